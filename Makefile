@@ -1,0 +1,43 @@
+# make demo    train the Boston Housing model over two owners
+# make check   the quick loop: unit tests, lint, types, layers
+# make test    everything that CI runs
+# make bench   the numbers of the README
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: help demo check test lint bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e ".[torch]"
+	touch $@
+
+.venv/developed: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt -e ".[torch,dev]"
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/shoal demo
+
+check: .venv/developed
+	$(BIN)/pytest -m "not processes"
+	$(MAKE) lint
+
+test: .venv/developed lint
+	$(BIN)/pytest
+
+lint: .venv/developed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/developed
+	$(BIN)/python benchmarks/rounds.py --json
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

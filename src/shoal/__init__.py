@@ -1,0 +1,43 @@
+"""Federated learning for PyTorch: one model, trained on data that never leaves the devices that made it.
+
+The public names, loaded when they are first used: importing shoal imports neither torch nor a web server.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "Bounds": "shoal.core.task",
+    "Coordinator": "shoal.researcher.coordinator",
+    "LocalPlan": "shoal.core.task",
+    "Role": "shoal.core.roles",
+    "RoundPlan": "shoal.core.task",
+    "Run": "shoal.researcher.run",
+    "ShoalError": "shoal.core.errors",
+    "Strategy": "shoal.algorithms.strategy",
+    "Task": "shoal.train.task",
+    "adam": "shoal.algorithms.local",
+    "adamw": "shoal.algorithms.local",
+    "fedadagrad": "shoal.algorithms.fedopt",
+    "fedadam": "shoal.algorithms.fedopt",
+    "fedavg": "shoal.algorithms.fedavg",
+    "fedavgm": "shoal.algorithms.fedavgm",
+    "fedprox": "shoal.algorithms.fedprox",
+    "fedyogi": "shoal.algorithms.fedopt",
+    "sgd": "shoal.algorithms.local",
+}
+_MODULES = ("data", "testing")
+
+__all__ = [*_PUBLIC, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    if name in _MODULES:
+        return import_module(f"shoal.{name}")
+    raise AttributeError(f"module 'shoal' has no attribute {name!r}; it offers {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""An owner's process: checks in, trains, makes its update durable, reports."""

@@ -1,0 +1,204 @@
+"""The owner's process: checks in, works, makes the result durable, reports it, and begins again."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from threading import Event
+from typing import TYPE_CHECKING
+
+import httpx
+
+from shoal.agent.costs import Meter
+from shoal.agent.data import OwnerData
+from shoal.agent.home import AgentHome, Release
+from shoal.agent.lease import Lease, Stopped
+from shoal.agent.participant import Participant
+from shoal.agent.policy import Policy
+from shoal.agent.work import Result
+from shoal.core.errors import (
+    BadRequest,
+    ConfigurationError,
+    Conflict,
+    DataError,
+    Gone,
+    NotFound,
+    NotPermitted,
+    RefusedUpdate,
+    ShoalError,
+    TaskError,
+    TooLarge,
+)
+from shoal.core.types import Assignment, Receipt
+from shoal.wire.backoff import Backoff, transient
+from shoal.wire.codec import encode_trees, frame
+from shoal.wire.http import Connection
+from shoal.wire.messages import (
+    CheckInReply,
+    CheckInRequest,
+    EnrolReply,
+    EnrolRequest,
+    ReleaseRequest,
+    ReportHead,
+)
+
+if TYPE_CHECKING:
+    from shoal.train.task import Task
+
+POLL_SECONDS = 20.0
+"""For how long a check-in without work is held by the coordinator."""
+
+
+class Agent:
+    """One device of one owner.
+
+    `code` gives the owner's task. It imports torch, so it is called when there is nothing else to do, after the first
+    statistics; without it the agent releases statistics only. `token` is needed to enrol, once. `say` is told what is
+    about to be released, before its first byte is sent, and what went wrong. `clock` tells seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        home: AgentHome,
+        data: OwnerData,
+        *,
+        token: str | None = None,
+        code: "Callable[[], Task] | None" = None,
+        policy: Policy | None = None,
+        say: Callable[[str], None] = print,
+        transport: httpx.BaseTransport | None = None,
+        wait: float = POLL_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._home = home
+        self._identity = home.identity(url, name)
+        self._token = token
+        self._policy = policy or Policy()
+        self._say = say
+        self._wait = wait
+        self._clock = clock
+        self._connection = Connection(url, self._identity.secret or token, transport=transport)
+        self._meter = Meter(self._connection.traffic)
+        self._lease = Lease(self._connection)
+        code = code if self._policy.training else None
+        self._participant = Participant(self._connection, home, data, self._policy, code, self._lease.progress)
+        self._backoff = Backoff()
+
+    def run(self, stop: Event) -> None:
+        """Work until `stop` is set; it is looked at between calls and between batches.
+
+        A process that must end at once raises an exception, such as KeyboardInterrupt, from a signal handler: every
+        wait here ends with it, and what was durable is sent at the next start. A coordinator that is away or busy is
+        asked again, less and less often. Raises Unauthorised, Forbidden, WrongProtocol, Conflict (the name is taken)
+        and ConfigurationError: what only a person can mend.
+        """
+        try:
+            while not stop.is_set():
+                stop.wait(self._attempt(stop))
+        except Stopped:
+            return
+        finally:
+            self._connection.close()
+
+    def _attempt(self, stop: Event) -> float:
+        try:
+            return self._turn(stop)
+        except ShoalError as error:
+            if not transient(error):
+                raise
+            return self._setback(str(error))
+
+    def _setback(self, problem: str) -> float:
+        delay = self._backoff.next()
+        self._say(f"{problem} (next try in {delay:.1f} s)")
+        return delay
+
+    def _turn(self, stop: Event) -> float:
+        """Do what comes next and return for how many seconds to pause."""
+        if not self._identity.secret:
+            self._enrol()
+        for assignment in self._home.reports():
+            self._deliver(assignment)
+        started = time.monotonic()
+        reply = self._check_in()
+        if reply.assignment is not None:
+            self._lease.begin(reply.assignment, reply.lease, stop)
+            return self._carry_out(reply.assignment)
+        self._backoff.reset()
+        if not self._participant.ready:
+            self._participant.load()
+            return 0.0
+        # a call that was held has waited already
+        return max(0.0, reply.retry_after - (time.monotonic() - started))
+
+    def _enrol(self) -> None:
+        if self._token is None:
+            raise ConfigurationError(
+                f"device {self._identity.name!r} is not enrolled", "give the coordinator's enrolment token"
+            )
+        request = EnrolRequest(self._identity.name, self._identity.public_key)
+        reply = self._connection.call("POST", "/v1/devices", request, EnrolReply)
+        self._identity = replace(self._identity, device=reply.device, secret=reply.secret)
+        self._home.save(self._identity)
+        self._connection.authorise(reply.secret)
+        self._say(f"enrolled as {self._identity.name!r} at {self._identity.url}")
+
+    def _check_in(self) -> CheckInReply:
+        wait = self._wait if self._participant.ready else 0.0
+        request = CheckInRequest(self._participant.tasks, self._policy.statistics, wait)
+        return self._connection.call("POST", "/v1/checkin", request, CheckInReply, wait=wait)
+
+    def _carry_out(self, assignment: Assignment) -> float:
+        try:
+            started = time.perf_counter()
+            result = self._participant.work(assignment)
+            self._release(assignment, result, time.perf_counter() - started)
+        except (Gone, NotFound) as error:
+            return self._setback(f"dropped round {assignment.round} of {assignment.task}: {error}")
+        except (NotPermitted, TaskError, DataError) as error:
+            return self._refuse(assignment, error)
+        return 0.0
+
+    def _release(self, assignment: Assignment, result: Result, seconds: float) -> None:
+        arrays = encode_trees(result.update.trees)
+        digest = sha256(arrays).hexdigest()
+        self._say(f"releasing to {assignment.task} {result.said} ({len(arrays)} bytes)")
+        self._home.log(
+            Release(
+                self._clock(),
+                assignment.task,
+                assignment.round,
+                result.kind,
+                result.what,
+                len(arrays),
+                digest,
+                result.norm,
+            )
+        )
+        update = result.update
+        head = ReportHead(digest, len(arrays), update.weight, dict(update.metrics), self._meter.read(seconds))
+        self._home.keep_report(assignment.id, frame(head, arrays))
+        self._deliver(assignment.id)
+        self._backoff.reset()
+
+    def _deliver(self, assignment: str) -> None:
+        """Send a durable report until it has its receipt, or a final answer that it will get none."""
+        path = f"/v1/assignments/{assignment}/report"
+        try:
+            self._connection.upload(path, self._home.report(assignment), Receipt)
+        except (Conflict, Gone, NotFound) as error:
+            self._say(f"a report was not needed: {error}")
+        except (RefusedUpdate, BadRequest, TooLarge) as error:
+            self._say(f"a report was refused: {error}")
+            self._home.log(Release(self._clock(), assignment, 0, "refused", reason=f"by the coordinator: {error}"))
+        self._home.drop_report(assignment)
+
+    def _refuse(self, assignment: Assignment, error: ShoalError) -> float:
+        reason = str(error)
+        self._home.log(Release(self._clock(), assignment.task, assignment.round, "refused", reason=reason))
+        self._connection.call(
+            "POST", f"/v1/assignments/{assignment.id}/release", ReleaseRequest(reason), dict[str, object]
+        )
+        return self._setback(f"refused round {assignment.round} of {assignment.task}: {reason}")

@@ -1,0 +1,87 @@
+"""An owner's rows, as a table with named columns or as arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shoal.algorithms.registry import nearest
+from shoal.algorithms.statistics import Floats
+from shoal.core.errors import DataError
+from shoal.core.tree import Array, Tree
+from shoal.data.tables import Table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableData:
+    """Rows of a table, one column of which is to be predicted. Raises DataError when there is no such column."""
+
+    table: Table
+    target: str
+
+    def __post_init__(self) -> None:
+        self.table.target(self.target)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.table.values)
+
+    @property
+    def features(self) -> int:
+        """Number of columns beside the target."""
+        return len(self.table.columns) - 1
+
+    def measured(self, columns: Sequence[str]) -> Floats:
+        """Return these columns [rows, columns]. Raises DataError for one that is not there or asked for twice."""
+        known = self.table.columns
+        for column in columns:
+            if column not in known:
+                raise DataError(f"no column {column!r}", f"there are {', '.join(known)}{nearest(column, known)}")
+        if len(set(columns)) != len(columns):
+            raise DataError(f"columns {list(columns)}", "ask for each one once")
+        return self.table.values[:, [known.index(column) for column in columns]]
+
+    def examples(self, like: Tree) -> dict[str, Array]:
+        """Return "x" [rows, features] and "y" [rows] in the dtypes of `like`, a batch of the task's own."""
+        x, y = self.table.features(self.target), self.table.target(self.target)
+        return {"x": _cast("x", x, like), "y": _cast("y", y, like)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayData:
+    """Examples as named arrays, the first axis counting rows. Their columns have no names, so none is measured."""
+
+    arrays: Mapping[str, Array]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.arrays.values())))
+
+    @property
+    def features(self) -> int:
+        """Length of a row of the first array."""
+        first = next(iter(self.arrays.values()))
+        return first.shape[1] if first.ndim > 1 else 1
+
+    def measured(self, columns: Sequence[str]) -> Floats:
+        """Raise DataError: statistics go by the names of columns."""
+        raise DataError(
+            f"statistics of {', '.join(columns)} from data without column names", "give a CSV file with a header"
+        )
+
+    def examples(self, like: Tree) -> dict[str, Array]:
+        """Return the arrays as they are."""
+        del like
+        return dict(self.arrays)
+
+
+OwnerData = TableData | ArrayData
+
+
+def _cast(name: str, values: Floats, like: Tree) -> Array:
+    dtype = like[name].dtype if name in like else values.dtype
+    if dtype.kind in "iu" and not (values == np.rint(values)).all():
+        raise DataError(f"the task takes whole numbers ({dtype}) as {name!r}", "check the target column")
+    return values.astype(dtype)

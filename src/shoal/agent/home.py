@@ -1,0 +1,195 @@
+"""An owner's folder: who the device is, what it still has to send, and a log of everything that left.
+
+device.json      name, coordinator, secret and private key (mode 0600)
+outbox/          reports that have no receipt yet, each durable before its first byte is sent
+releases.jsonl   one line for each release and each refusal, durable before anything is sent
+blobs/           bytes of tasks that never change, by digest
+lock             held by the one agent that uses the folder
+"""
+
+import base64
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from shoal.core.errors import BadRequest, ConfigurationError
+from shoal.store.durable import PARTIAL, append_durably, write_durably
+
+REPORT = ".report"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a device is to its coordinator. `private_key` is a raw Ed25519 key in base64."""
+
+    url: str
+    name: str
+    private_key: str
+    device: str = ""
+    secret: str = ""
+
+    @property
+    def public_key(self) -> str:
+        """The raw public key in base64."""
+        private = Ed25519PrivateKey.from_private_bytes(base64.b64decode(self.private_key))
+        return base64.b64encode(private.public_key().public_bytes_raw()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One line of the owner's log: what left, or was refused, for which round, and as which bytes.
+
+    `what` lists arrays with their shapes, or the columns of a statistics pass; `norm` is the Euclidean length of an
+    update; `reason` says why something was refused.
+    """
+
+    time: float
+    task: str
+    round: int
+    kind: Literal["statistics", "update", "refused"]
+    what: tuple[str, ...] = ()
+    bytes: int = 0
+    digest: str = ""
+    norm: float = 0.0
+    reason: str = ""
+
+
+class AgentHome:
+    """The folder of one device, held by one agent at a time. Raises ConfigurationError when another holds it."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._make(self.path)
+        self._lock = _lock(self.path)
+        for folder in (self._outbox, self._blobs):
+            self._make(folder)
+        for leftover in self.path.rglob(f"*{PARTIAL}"):
+            leftover.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another agent have the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def _outbox(self) -> Path:
+        return self.path / "outbox"
+
+    @property
+    def _blobs(self) -> Path:
+        return self.path / "blobs"
+
+    @staticmethod
+    def _make(folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+
+    def identity(self, url: str, name: str) -> Identity:
+        """Return who this device is, with a new key on the first call.
+
+        The key is durable before it is shown to anyone, so a lost reply to the enrolment can be asked for again.
+        Raises ConfigurationError when the folder belongs to another device or coordinator.
+        """
+        path = self.path / "device.json"
+        if path.exists():
+            return self._checked(_read_identity(path), url, name)
+        private = Ed25519PrivateKey.generate().private_bytes_raw()
+        made = Identity(url, name, base64.b64encode(private).decode())
+        self.save(made)
+        return made
+
+    def save(self, identity: Identity) -> None:
+        """Keep who this device is."""
+        write_durably(self.path / "device.json", [msgspec.json.encode(identity)], 0o600)
+
+    def _checked(self, found: Identity, url: str, name: str) -> Identity:
+        if (found.url, found.name) != (url, name):
+            raise ConfigurationError(
+                f"{self.path} belongs to device {found.name!r} of {found.url}, not to {name!r} of {url}",
+                "give another home, or the name and address that it was made for",
+            )
+        return found
+
+    def keep_report(self, assignment: str, body: bytes) -> None:
+        """Make a report durable, before it is sent."""
+        write_durably(self._report(assignment), [body], 0o600)
+
+    def reports(self) -> list[str]:
+        """Return the assignments whose reports have no receipt yet."""
+        return sorted(path.name.removesuffix(REPORT) for path in self._outbox.glob(f"*{REPORT}"))
+
+    def report(self, assignment: str) -> bytes:
+        """Return a report that is still to be sent."""
+        return self._report(assignment).read_bytes()
+
+    def drop_report(self, assignment: str) -> None:
+        """Forget a report that has its receipt or that nobody needs."""
+        self._report(assignment).unlink(missing_ok=True)
+
+    def _report(self, assignment: str) -> Path:
+        return self._outbox / f"{_harmless('assignment', assignment)}{REPORT}"
+
+    def log(self, release: Release) -> None:
+        """Add a line to the log of releases, durable on return."""
+        append_durably(self.path / "releases.jsonl", msgspec.json.encode(release) + b"\n", 0o600)
+
+    def releases(self) -> Iterator[Release]:
+        """Yield the log of releases, oldest first."""
+        path = self.path / "releases.jsonl"
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            yield msgspec.json.decode(line, type=Release)
+
+    def blob(self, digest: str) -> bytes | None:
+        """Return bytes that were kept under a digest, or None when there are none or they were damaged."""
+        path = self._blob(digest)
+        data = path.read_bytes() if path.exists() else b""
+        return data if sha256(data).hexdigest() == digest else None
+
+    def keep_blob(self, digest: str, data: bytes) -> None:
+        """Keep bytes whose digest was verified."""
+        write_durably(self._blob(digest), [data], 0o600)
+
+    def _blob(self, digest: str) -> Path:
+        return self._blobs / _harmless("digest", digest)
+
+
+def _harmless(what: str, name: str) -> str:
+    # it comes from the network and becomes part of a path
+    if not (1 <= len(name) <= 64 and name.isascii() and name.isalnum()):
+        raise BadRequest(f"{what} {name[:80]!r}", "expected up to 64 letters and digits")
+    return name
+
+
+def _lock(home: Path) -> int:
+    handle = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ConfigurationError(
+            f"another agent uses {home}", "stop it, or give each agent a home of its own"
+        ) from None
+    return handle
+
+
+def _read_identity(path: Path) -> Identity:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Identity)
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({error})", "restore it, or give a new home and enrol under a new name"
+        ) from error

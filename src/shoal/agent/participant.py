@@ -1,0 +1,107 @@
+"""Carrying out one assignment, up to the moment before anything leaves."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shoal.agent.data import OwnerData
+from shoal.agent.home import AgentHome
+from shoal.agent.policy import Policy
+from shoal.agent.work import Result, measure, trained
+from shoal.core.errors import CodeMismatch
+from shoal.core.roles import Role
+from shoal.core.task import TaskSpec
+from shoal.core.types import Assignment
+from shoal.wire.codec import decode_tree
+from shoal.wire.http import Connection
+from shoal.wire.models import fetch_bytes, fetch_tree, file_size, read_tree
+
+if TYPE_CHECKING:
+    from shoal.agent.training import Training
+    from shoal.train.task import Task
+
+GOLDEN_BYTES = 64 << 20
+"""Most bytes that the batch of a golden step may add to a model's size."""
+
+
+class Participant:
+    """What one owner's rows, code and policy make of assignments.
+
+    The code is loaded when `load` is called and not before; torch is imported with it. Each task's code is proved
+    once, on the task's golden step.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        home: AgentHome,
+        data: OwnerData,
+        policy: Policy,
+        code: "Callable[[], Task] | None",
+        progress: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._home = home
+        self._data = data
+        self._policy = policy
+        self._code = code
+        self._progress = progress
+        self._task: Task | None = None
+        self._specs: dict[str, TaskSpec] = {}
+        self._trainings: dict[str, Training] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is no code that is still to be loaded."""
+        return self._code is None or self._task is not None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that the loaded code is for."""
+        return () if self._task is None else (self._task.name,)
+
+    def load(self) -> None:
+        """Load the owner's code. Raises ConfigurationError when it cannot be."""
+        if self._code is not None:
+            self._task = self._code()
+
+    def work(self, assignment: Assignment) -> Result:
+        """Train or measure, as the assignment's task says.
+
+        Raises NotPermitted, CodeMismatch and other TaskErrors, DataError: reasons to give the assignment back.
+        """
+        spec = self._spec(assignment.task)
+        self._policy.check(spec, assignment.round, self._data.rows)
+        params = fetch_tree(self._connection, assignment.version, spec.travelling)
+        if spec.kind == "statistics":
+            return measure(assignment, spec, params, self._data)
+        update = self._training(assignment.task, spec).train(assignment, params)
+        return trained(assignment, update, self._data.rows)
+
+    def _spec(self, task: str) -> TaskSpec:
+        if task not in self._specs:
+            self._specs[task] = self._connection.call("GET", f"/v1/tasks/{task}", None, TaskSpec)
+        return self._specs[task]
+
+    def _training(self, task: str, spec: TaskSpec) -> "Training":
+        if task not in self._trainings:
+            self._trainings[task] = self._prove(spec)
+        return self._trainings[task]
+
+    def _prove(self, spec: TaskSpec) -> "Training":
+        if self._task is None or self._task.name != spec.name:
+            raise CodeMismatch(f"no code for task {spec.name!r} here", "install it and name it with --code")
+        from shoal.agent.training import Training
+
+        model = file_size(spec.arrays)
+        initial = fetch_tree(self._connection, spec.initial, spec.travelling)
+        frozen = {name: array for name, array in spec.arrays.items() if array.role is Role.FROZEN}
+        fixed = read_tree(self._kept(spec.frozen, file_size(frozen)), frozen)
+        golden = decode_tree(self._kept(spec.golden, 2 * model + GOLDEN_BYTES))
+        return Training(self._task, spec, (initial, fixed, golden), self._data, self._progress)
+
+    def _kept(self, digest: str, most: int) -> bytes:
+        data = self._home.blob(digest)
+        if data is None:
+            data = fetch_bytes(self._connection, digest, most)
+            self._home.keep_blob(digest, data)
+        return data

@@ -1,0 +1,68 @@
+"""Finding an installed part by the name a TaskSpec gives: ours, or an entry point of an installed package.
+
+Packages offer aggregators in the entry point group `shoal.aggregators` and server optimizers in
+`shoal.server_optimizers`. Nothing is ever loaded by a name that is not installed.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from shoal.algorithms.aggregator import Aggregator
+from shoal.algorithms.mean import ExactMean
+from shoal.algorithms.optimizer import SGD, Adagrad, Adam, Momentum, ServerOptimizer, Yogi
+from shoal.algorithms.robust import Median
+from shoal.algorithms.statistics import Moments
+from shoal.core.errors import ConfigurationError, UnknownSetting
+from shoal.core.task import Component
+
+AGGREGATORS: Mapping[str, Callable[..., Aggregator[Any]]] = {part.name: part for part in (ExactMean, Median, Moments)}
+SERVER_OPTIMIZERS: Mapping[str, Callable[..., ServerOptimizer]] = {
+    part.name: part for part in (SGD, Momentum, Adagrad, Adam, Yogi)
+}
+
+
+def component(part: Any) -> Component:
+    """Return the plain data that stands for a part: its name and its dataclass fields."""
+    return Component(part.name, dataclasses.asdict(part))
+
+
+def aggregator(spec: Component) -> Aggregator[Any]:
+    """Build the aggregator that a component names."""
+    built: Aggregator[Any] = _build(spec, AGGREGATORS, "shoal.aggregators")
+    return built
+
+
+def server_optimizer(spec: Component) -> ServerOptimizer:
+    """Build the server optimizer that a component names."""
+    built: ServerOptimizer = _build(spec, SERVER_OPTIMIZERS, "shoal.server_optimizers")
+    return built
+
+
+def _build(spec: Component, ours: Mapping[str, Callable[..., Any]], group: str) -> Any:
+    make = ours.get(spec.name)
+    if make is None:
+        installed = {point.name: point for point in entry_points(group=group)}
+        if spec.name not in installed:
+            known = sorted([*ours, *installed])
+            raise ConfigurationError(
+                f"no part {spec.name!r} in {group}",
+                f"install the package that offers it, or use one of {', '.join(known)}{nearest(spec.name, known)}",
+            )
+        make = installed[spec.name].load()
+    fields = {field.name for field in dataclasses.fields(make)}  # type: ignore[arg-type]
+    for option in spec.options:
+        if option not in fields:
+            raise UnknownSetting(
+                f"{spec.name} has no option {option!r}",
+                f"use one of {sorted(fields)}{nearest(option, fields)}",
+            )
+    return make(**spec.options)
+
+
+def nearest(word: str, known: object) -> str:
+    """Return " (did you mean ...?)" when a known word is close to `word`, else nothing."""
+    close = difflib.get_close_matches(word, list(known), 1)  # type: ignore[call-overload]
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,61 @@
+"""A strategy: how updates are combined, and how the combination moves the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shoal.algorithms.aggregator import Aggregator
+from shoal.algorithms.optimizer import ServerOptimizer
+from shoal.core.errors import NotFinite
+from shoal.core.roles import Role
+from shoal.core.task import ArraySpec
+from shoal.core.tree import Array, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """An aggregator, a server optimizer, and what they ask of local training.
+
+    `proximal` is FedProx's mu; None leaves the task's local plan as it is.
+    """
+
+    name: str
+    aggregator: Aggregator[Any]
+    server: ServerOptimizer
+    proximal: float | None = None
+
+
+def trainable(arrays: Mapping[str, ArraySpec], tree: Tree) -> Tree:
+    """Return the part of a tree that server optimizers may touch."""
+    return {name: array for name, array in tree.items() if arrays[name].role is Role.TRAINABLE}
+
+
+def advance(
+    arrays: Mapping[str, ArraySpec], params: Tree, delta: Tree, server: ServerOptimizer, state: Tree
+) -> tuple[Tree, Tree]:
+    """Return the next version of `params` and of the server optimizer's state, each array by its role.
+
+    Trainable arrays go through `server`; buffers and counters move by their combined delta. Works on whole trees
+    and on blocks of flattened arrays alike. Raises NotFinite when the result is not a model.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below, by name
+        moved, state = server.step(trainable(arrays, params), trainable(arrays, delta), state)
+        result = dict(moved)
+        for name, array in params.items():
+            if arrays[name].role is Role.COUNTER:
+                result[name] = _counted(array, delta[name])
+            elif name not in result:
+                result[name] = np.asarray(array + delta[name], array.dtype)
+    for name, array in result.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise NotFinite(f"the new version of array {name!r} holds NaN or infinity", "lower the learning rates")
+    return result, state
+
+
+def _counted(array: Array, delta: Array) -> Array:
+    # a step is never negative, so a sum that fell has wrapped; one device's huge step must not turn a counter negative
+    total = np.asarray(array.astype(np.int64) + delta)
+    limit = np.iinfo(array.dtype).max
+    return np.asarray(np.where(total < array, limit, np.minimum(total, limit)), array.dtype)

@@ -1,0 +1,130 @@
+"""`shoal agent`."""
+
+import json
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shoal.cli.ending import end_on_sigterm, reported
+from shoal.cli.options import Json, StopWithStdin
+from shoal.cli.output import print_json
+from shoal.cli.stdin import first_line, stop_when_closed
+from shoal.demo.imports import need_torch, uncollected
+
+if TYPE_CHECKING:
+    from shoal.agent.data import OwnerData
+    from shoal.train.task import Task
+
+Url = Annotated[
+    str,
+    typer.Option(
+        envvar="SHOAL_URL",
+        help='Address of the coordinator; "-" reads one line {"url": ..., "token": ...} from standard input.',
+    ),
+]
+Token = Annotated[
+    str | None, typer.Option(envvar="SHOAL_TOKEN", help="Enrolment token; needed once, to join. Keep it secret.")
+]
+Code = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.py[:TASK]", help="Your own code of the task; without it only statistics are released."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.csv", help="Your rows; without it, what the function `data` of --code gives."),
+]
+Home = Annotated[
+    Path | None, typer.Option(help="Folder of this device: keys, log of releases.", show_default="~/.shoal/agents/NAME")
+]
+MinimumRows = Annotated[int, typer.Option(min=1, help="Release nothing about fewer rows than this.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads that training may use.")]
+
+
+@reported
+def agent(
+    url: Url,
+    name: Annotated[str, typer.Option(help="Name of this device; unique at the coordinator.")],
+    token: Token = None,
+    code: Code = None,
+    data: Data = None,
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of --data to predict.")] = None,
+    home: Home = None,
+    statistics: Annotated[
+        bool, typer.Option("--statistics/--no-statistics", help="Release statistics of your columns.")
+    ] = True,
+    minimum_rows: MinimumRows = 10,
+    threads: Threads = 1,
+    as_json: Json = False,
+    stop_with_stdin: StopWithStdin = False,
+) -> None:
+    """Take part in training with your own rows.
+
+    Trains when asked and sends only the change of the model. Prints what it is about to release before it does, and
+    keeps the list in releases.jsonl in its home.
+    """
+    if data is None and code is None:
+        raise typer.BadParameter("give your rows, or code with a function `data`", param_hint="--data or --code")
+    if (data is None) != (target is None):
+        raise typer.BadParameter("give both or neither", param_hint="--data and --target")
+    with uncollected():
+        from shoal.agent.agent import Agent
+        from shoal.agent.home import AgentHome
+        from shoal.agent.policy import Policy
+
+    if code is not None:
+        need_torch()
+    if url == "-":
+        url, token = _invitation()
+    rows = _rows(data, target, code)
+    if stop_with_stdin:
+        stop_when_closed()
+    end_on_sigterm()
+    with AgentHome(home or Path("~/.shoal/agents").expanduser() / name) as folder:
+        device = Agent(
+            url,
+            name,
+            folder,
+            rows,
+            token=token,
+            code=None if code is None else lambda: _loaded(code, rows.features, threads),
+            policy=Policy(statistics=statistics, minimum_rows=minimum_rows),
+            say=(lambda line: print_json({"said": line})) if as_json else typer.echo,
+        )
+        device.run(threading.Event())
+
+
+def _invitation() -> tuple[str, str]:
+    line = first_line()
+    if not line:
+        raise typer.Exit  # whoever was to invite us is gone
+    try:
+        invitation = json.loads(line)
+        return invitation["url"], invitation["token"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise typer.BadParameter(
+            'standard input begins with no {"url": ..., "token": ...}', param_hint="--url"
+        ) from error
+
+
+def _rows(data: Path | None, target: str | None, code: str | None) -> "OwnerData":
+    from shoal.agent.data import TableData
+    from shoal.data import read_csv
+
+    if data is not None and target is not None:
+        return TableData(read_csv(data, target), target)
+    from shoal.agent.code import load_data
+
+    assert code is not None  # one of the two was given
+    return load_data(code)
+
+
+def _loaded(code: str, features: int, threads: int) -> "Task":
+    with uncollected():
+        import torch
+
+        from shoal.agent.code import load_task
+
+    torch.set_num_threads(threads)
+    return load_task(code, features)

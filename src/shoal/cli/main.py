@@ -1,0 +1,46 @@
+"""The command `shoal`.
+
+Every command imports what it needs in its body: asking for help costs the import of typer and no more.
+"""
+
+import typer
+
+from shoal.cli.agent import agent
+from shoal.cli.demo import demo
+from shoal.cli.devices import devices
+from shoal.cli.ending import leave
+from shoal.cli.models import models
+from shoal.cli.options import CONNECT, example
+from shoal.cli.server import server
+from shoal.cli.tasks import publish, tasks, watch
+
+app = typer.Typer(
+    name="shoal",
+    help="Train one PyTorch model on data that never leaves the devices that made it.",
+    epilog=example("shoal demo"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=example("shoal demo", "shoal demo --owners 5 --rounds 20 --no-shuffle"))(demo)
+app.command(epilog=example("shoal server --home ~/.shoal/server --port 8080"))(server)
+app.command(
+    epilog=example(
+        "export SHOAL_URL=http://127.0.0.1:8080 SHOAL_TOKEN=ENROLMENT-TOKEN",
+        "shoal agent --name bob --code task.py --data rows.csv --target price",
+    )
+)(agent)
+app.command(epilog=example(CONNECT, "shoal publish task.py:task --rounds 20 --owners 2"))(publish)
+app.command(epilog=example(CONNECT, "shoal tasks"))(tasks)
+app.command(epilog=example(CONNECT, "shoal watch", "shoal watch regression-1"))(watch)
+app.command(epilog=example(CONNECT, "shoal devices"))(devices)
+app.add_typer(models, name="models")
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except SystemExit as ending:
+        leave(ending)

@@ -1,0 +1,264 @@
+"""Everything that can go wrong, each with a code, an HTTP status and a way out.
+
+ShoalError
+├── ConfigurationError            a setting, file or option is wrong
+│   ├── UnknownSetting            a key nobody reads
+│   └── NewerDatabase             the home was written by a later version
+├── DataError                     an owner's data cannot be used
+│   ├── NotNumeric                text where numbers belong
+│   └── NoRows                    nothing to train on
+├── TaskError                     a task cannot be published or run
+│   ├── BroadcastingLoss          output and target shapes would broadcast
+│   ├── UnsupportedArray          a dtype or shape that cannot travel
+│   ├── CodeMismatch              installed code is not the task's model
+│   └── NotFinite                 training produced NaN or infinity
+├── RequestError                  the coordinator will not serve this request
+│   ├── BadRequest       400      the message cannot be read
+│   ├── Unauthorised     401      no token, or a wrong one
+│   ├── Forbidden        403      the token's role does not reach this
+│   ├── NotFound         404      no such task, assignment, device or blob
+│   ├── Conflict         409      it exists already, with other content
+│   ├── Gone             410      too late: the round no longer needs it
+│   ├── TooLarge         413      a header or body over its cap
+│   ├── RefusedUpdate    422      the update is not what the task asks for
+│   ├── WrongProtocol    426      client and coordinator speak other versions
+│   └── Unavailable      503      try again after a while
+├── StoreError                    the store cannot keep what it was given
+│   ├── StreamConflict            somebody else appended first
+│   ├── CorruptStore              what is on disk is not what was written
+│   └── StorageFull               no space left
+├── NotPermitted                  the owner's policy does not let this leave
+├── Unreachable                   the coordinator did not answer in time
+└── Abandoned                     a task ended without a result
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:  # trees raise these errors, and receipts stand beside trees
+    from shoal.core.types import Receipt
+
+
+class ShoalError(Exception):
+    """Base of all errors here: `problem` names the thing and the value, `fix` the way out."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem, fix)
+        self.problem = problem
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.fix}"
+
+
+class ConfigurationError(ShoalError):
+    """A setting, file or option is wrong."""
+
+    code = "configuration"
+    status = 400
+
+
+class UnknownSetting(ConfigurationError):
+    """A key that nobody reads; the fix names the nearest one that exists."""
+
+    code = "unknown_setting"
+
+
+class NewerDatabase(ConfigurationError):
+    """The home was written by a later version of Shoal."""
+
+    code = "newer_database"
+
+
+class DataError(ShoalError):
+    """An owner's data cannot be used."""
+
+    code = "data"
+    status = 422
+
+
+class NotNumeric(DataError):
+    """Text, or nothing, where a number belongs."""
+
+    code = "not_numeric"
+
+
+class NoRows(DataError):
+    """There is nothing to train on."""
+
+    code = "no_rows"
+
+
+class TaskError(ShoalError):
+    """A task cannot be published or run."""
+
+    code = "task"
+    status = 422
+
+
+class BroadcastingLoss(TaskError):
+    """The model's output and the target have shapes that would silently broadcast."""
+
+    code = "broadcasting_loss"
+
+
+class UnsupportedArray(TaskError):
+    """A parameter or buffer has a dtype or a size that cannot travel."""
+
+    code = "unsupported_array"
+
+
+class CodeMismatch(TaskError):
+    """The code an owner installed is not the model that the task describes."""
+
+    code = "code_mismatch"
+
+
+class NotFinite(TaskError):
+    """Training produced NaN or infinity."""
+
+    code = "not_finite"
+
+
+class RequestError(ShoalError):
+    """The coordinator will not serve this request."""
+
+    code = "request"
+    status = 400
+
+
+class BadRequest(RequestError):
+    """The message cannot be read."""
+
+    code = "bad_request"
+    status = 400
+
+
+class Unauthorised(RequestError):
+    """No token, or one that the coordinator does not know."""
+
+    code = "unauthorised"
+    status = 401
+
+
+class Forbidden(RequestError):
+    """The token is known, its role does not reach this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(RequestError):
+    """No such task, assignment, device or blob."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(RequestError):
+    """It exists already, with other content; for a report, `receipt` is that of the first one."""
+
+    code = "conflict"
+    status = 409
+    receipt: "Receipt | None" = None
+
+
+class Gone(RequestError):
+    """Too late: the round no longer needs it."""
+
+    code = "gone"
+    status = 410
+
+
+class TooLarge(RequestError):
+    """A header or body is over its cap."""
+
+    code = "too_large"
+    status = 413
+
+
+class RefusedUpdate(RequestError):
+    """The update is not what the task asks for: names, shapes, dtypes, values or weight."""
+
+    code = "refused_update"
+    status = 422
+
+
+class WrongProtocol(RequestError):
+    """Client and coordinator speak different versions of the protocol."""
+
+    code = "wrong_protocol"
+    status = 426
+
+
+class Unavailable(RequestError):
+    """The coordinator cannot do this now; try again after a while."""
+
+    code = "unavailable"
+    status = 503
+
+
+class StoreError(ShoalError):
+    """The store cannot keep what it was given."""
+
+    code = "store"
+    status = 503
+
+
+class StreamConflict(StoreError):
+    """Somebody else appended to the stream first, or leads it now."""
+
+    code = "stream_conflict"
+
+
+class CorruptStore(StoreError):
+    """What is on disk is not what was written."""
+
+    code = "corrupt_store"
+    status = 500
+
+
+class StorageFull(StoreError):
+    """No space is left on the device that holds the home."""
+
+    code = "storage_full"
+    status = 507
+
+
+class NotPermitted(ShoalError):
+    """The owner's policy does not let this leave."""
+
+    code = "not_permitted"
+    status = 403
+
+
+class Unreachable(ShoalError):
+    """The coordinator did not answer in time."""
+
+    code = "unreachable"
+    status = 504
+
+
+class Abandoned(ShoalError):
+    """A task ended without the result that was asked for."""
+
+    code = "abandoned"
+    status = 500
+
+
+def every_error() -> Iterator[type[ShoalError]]:
+    """Yield every class of error, the base first."""
+    pending: list[type[ShoalError]] = [ShoalError]
+    while pending:
+        kind = pending.pop(0)
+        yield kind
+        pending.extend(kind.__subclasses__())
+
+
+def from_code(code: str, problem: str, fix: str) -> ShoalError:
+    """Rebuild the error that travelled as `code`; an unknown code gives the base class."""
+    kind = next((kind for kind in every_error() if kind.code == code), ShoalError)
+    return kind(problem, fix)

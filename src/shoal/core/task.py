@@ -1,0 +1,205 @@
+"""A task in its plain-data form: all that the core, the wire and the server ever see of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from shoal.core.errors import TaskError, UnsupportedArray
+from shoal.core.roles import Role
+from shoal.core.tree import DTYPES
+
+Option: TypeAlias = bool | int | float | str | None
+Kind: TypeAlias = Literal["training", "statistics"]
+
+WEIGHT_UNIT = 1 << 16
+"""Weights are integers in units of 2**-16, rounded once, when an update is made or accepted."""
+
+SUM_BITS = 62
+"""Bits that a fixed-point sum may use; int64 has 63 beside the sign, one is kept free for `merge`."""
+
+
+def weight_units(weight: float) -> int:
+    """Round a weight (such as a number of examples) to integer units of 2**-16."""
+    return round(weight * WEIGHT_UNIT)
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One array of a model: its shape, numpy dtype name and role."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    role: Role = Role.TRAINABLE
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UnsupportedArray(f"an array of dtype {self.dtype}", f"use one of {', '.join(DTYPES)}")
+        if any(side < 0 for side in self.shape):
+            raise UnsupportedArray(f"an array of shape {self.shape}", "give sizes that are not negative")
+        floating = self.dtype.startswith("float")
+        if self.role in (Role.TRAINABLE, Role.BUFFER) and not floating:
+            raise UnsupportedArray(
+                f"a {self.role} array of dtype {self.dtype}",
+                "only float arrays are averaged: make it a counter or frozen",
+            )
+        if self.role is Role.COUNTER and not self.dtype.startswith("int"):
+            raise UnsupportedArray(f"a counter of dtype {self.dtype}", "counters are signed integers")
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A named part (aggregator, server optimizer) with its options, looked up among those installed."""
+
+    name: str
+    options: Mapping[str, Option] = field(default_factory=dict[str, Option])
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSpec:
+    """One torch.optim class by its lower-case name, with that class's own parameter names. Plain data."""
+
+    name: str
+    options: Mapping[str, Option] = field(default_factory=dict[str, Option])
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """What a device does with its examples in one round.
+
+    `proximal` is FedProx's mu (Li et al. 2020, arXiv:1812.06127): the penalty mu/2 * ||w - w_global||^2.
+    """
+
+    epochs: int = 1
+    batch_size: int = 32
+    optimizer: OptimizerSpec = OptimizerSpec("sgd", {"lr": 0.01})
+    shuffle: bool = True
+    proximal: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise TaskError(
+                f"local plan with epochs={self.epochs}, batch_size={self.batch_size}", "give both at least 1"
+            )
+        if not self.proximal >= 0:
+            raise TaskError(f"local plan with proximal={self.proximal}", "give a number that is not negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one update may hold; together they fix the fixed-point format, so that no sum can overflow.
+
+    `max_abs` bounds every value of an update, `max_weight` its weight (in the caller's unit, such as examples),
+    `max_updates` how many updates one version sums.
+    """
+
+    max_abs: float = 1024.0
+    max_weight: float = float(1 << 20)
+    max_updates: int = 1 << 10
+
+    @property
+    def fraction_bits(self) -> int:
+        """Binary digits after the point in a sum of value times weight units."""
+        span = (
+            math.ceil(math.log2(self.max_abs))
+            + math.ceil(math.log2(weight_units(self.max_weight)))
+            + math.ceil(math.log2(self.max_updates))
+        )
+        return SUM_BITS - span
+
+    def __post_init__(self) -> None:
+        values = (self.max_abs, self.max_weight, self.max_updates)
+        if not all(math.isfinite(v) and v > 0 for v in values) or weight_units(self.max_weight) < 1:
+            raise TaskError(f"bounds {values} are not all positive numbers", "give each a positive, finite value")
+        if self.fraction_bits < 0:
+            raise TaskError(
+                f"max_abs={self.max_abs:g}, max_weight={self.max_weight:g} and max_updates={self.max_updates} "
+                f"need {SUM_BITS - self.fraction_bits} bits, a sum has {SUM_BITS}",
+                "lower one of the three",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """When a round closes. Times are seconds.
+
+    A round closes with `goal` reports at once, or at its `deadline` with at least `minimum`; with fewer it is
+    abandoned and tried again, at most `attempts` times. A device keeps its place for `lease` seconds from the
+    last sign of progress.
+    """
+
+    goal: int
+    minimum: int = 1
+    deadline: float = 600.0
+    lease: float = 120.0
+    attempts: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.goal:
+            raise TaskError(f"round plan with goal={self.goal}, minimum={self.minimum}", "give 1 <= minimum <= goal")
+        if not (self.deadline > 0 and self.lease > 0 and self.attempts >= 1):
+            raise TaskError(
+                f"round plan with deadline={self.deadline}, lease={self.lease}, attempts={self.attempts}",
+                "give positive values",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A task as it travels: names, shapes, dtypes, roles, digests, bounds and plans. Data, never code.
+
+    `arrays` lists every array of the model; those whose role travels make up a version. `extra` lists further
+    trees that an update carries beside its delta (control variates and the like). `initial` is the digest of
+    version 0, `frozen` that of the arrays that are fixed for the task, `golden` that of a batch with its expected
+    result, on which a device proves its code before it trains.
+    """
+
+    name: str
+    arrays: Mapping[str, ArraySpec]
+    rounds: int
+    plan: RoundPlan
+    seed: int = 0
+    kind: Kind = "training"
+    local: LocalPlan = LocalPlan()
+    aggregator: Component = Component("mean")
+    server: Component = Component("sgd")
+    bounds: Bounds = Bounds()
+    extra: Mapping[str, Mapping[str, ArraySpec]] = field(default_factory=dict[str, Mapping[str, ArraySpec]])
+    columns: tuple[str, ...] = ()
+    initial: str = ""
+    frozen: str = ""
+    golden: str = ""
+
+    def __post_init__(self) -> None:
+        wellformed = 1 <= len(self.name) <= 64 and all(c.isalnum() or c in "-_." for c in self.name)
+        if not wellformed or not self.name.strip("."):
+            raise TaskError(f"task name {self.name!r}", "use 1 to 64 letters, digits, dashes, dots and underscores")
+        if self.rounds < 1:
+            raise TaskError(f"task {self.name!r} with rounds={self.rounds}", "give at least 1")
+        if self.plan.goal > self.bounds.max_updates:
+            raise TaskError(
+                f"task {self.name!r} wants {self.plan.goal} updates a round, its bounds allow "
+                f"{self.bounds.max_updates}",
+                "raise bounds.max_updates",
+            )
+        if "delta" in self.extra:
+            raise TaskError(f"task {self.name!r} names an extra tree 'delta'", "give it another name")
+        for tree, arrays in self.extra.items():
+            staying = sorted(name for name, spec in arrays.items() if not spec.role.travels)
+            if staying:
+                raise TaskError(f"extra tree {tree!r} has frozen or local arrays {staying}", "these never travel")
+
+    @property
+    def travelling(self) -> dict[str, ArraySpec]:
+        """Return the arrays that are part of every version, by name."""
+        return {name: spec for name, spec in self.arrays.items() if spec.role.travels}
+
+    @property
+    def trees(self) -> dict[str, Mapping[str, ArraySpec]]:
+        """Return every tree that an update carries: `delta` and the extra ones."""
+        return {"delta": self.travelling, **self.extra}

@@ -1,0 +1,1 @@
+"""The researcher's side: publish a task, watch it, fetch its versions."""

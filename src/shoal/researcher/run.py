@@ -1,0 +1,133 @@
+"""A published task as its researcher sees it."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import quote
+
+from shoal.core.errors import Abandoned, NotFound, ShoalError
+from shoal.core.roles import Role
+from shoal.core.task import TaskSpec
+from shoal.core.tree import Tree, digest, pieces
+from shoal.core.types import ModelVersion
+from shoal.store.durable import write_durably
+from shoal.wire.backoff import Backoff, transient
+from shoal.wire.http import Connection
+from shoal.wire.messages import TaskStatus, VersionsReply
+from shoal.wire.models import fetch_tree
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from shoal.train.task import Task
+
+POLL_SECONDS = 20.0
+"""For how long the coordinator holds a call for the next version."""
+
+PATIENCE = 300.0
+"""Seconds for which `Run.follow` goes on asking a coordinator that does not answer."""
+
+Which: TypeAlias = int | ModelVersion | None
+"""A version: its number, itself, or None for the newest."""
+
+
+class Run:
+    """One published task: `id` names it, `spec` is what was published."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        identity: str,
+        spec: TaskSpec,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.id = identity
+        self.spec = spec
+        self._connection = connection
+        self._clock = clock
+        self._sleep = sleep
+        self._frozen: Tree | None = None
+
+    def follow(self, after: int = 0, *, patience: float = PATIENCE, within: float = math.inf) -> Iterator[ModelVersion]:
+        """Yield each version after number `after` as it is made; end when the task is finished.
+
+        A coordinator that is away is asked again for `patience` seconds, then the last error is raised. Raises
+        Abandoned, with the reason, when the task failed or was cancelled, or no version came `within` seconds.
+        """
+        while True:
+            reply = self._next(after, patience, self._clock() + within)
+            for version in reply.versions:
+                after = version.number
+                yield version
+            if reply.status.over:
+                return self._check_finished(reply.status)
+
+    def _next(self, after: int, patience: float, until: float) -> VersionsReply:
+        while True:
+            wait = min(POLL_SECONDS, max(0.0, until - self._clock()))
+            reply = self._patiently(after, patience, wait)
+            if reply.versions or reply.status.over:
+                return reply
+            if self._clock() >= until:
+                raise Abandoned(
+                    f"task {self.id} has {reply.status.reports} of {reply.status.goal} reports for version {after + 1}",
+                    "see that its owners run and have this task's code, or give them more time",
+                )
+
+    def _patiently(self, after: int, patience: float, wait: float) -> VersionsReply:
+        backoff = Backoff()
+        asked = self._clock()
+        while True:
+            try:
+                return self._versions(after, wait)
+            except ShoalError as error:
+                if not transient(error) or self._clock() - asked > patience:
+                    raise
+                self._sleep(backoff.next())
+
+    def _versions(self, after: int, wait: float) -> VersionsReply:
+        path = f"/v1/tasks/{quote(self.id)}/versions?after={after}&wait={wait:g}"
+        return self._connection.call("GET", path, None, VersionsReply, wait=wait)
+
+    def _check_finished(self, status: TaskStatus) -> None:
+        if status.phase != "finished":
+            raise Abandoned(f"task {self.id} {status.phase}: {status.reason}", "mend the cause, publish again")
+
+    def version(self, number: int | None = None) -> ModelVersion:
+        """Return a version by number, by default the newest. Raises NotFound."""
+        reply = self._versions(-1 if number is None else number - 1, 0.0)
+        if number is None:
+            return reply.status.latest
+        if not reply.versions or reply.versions[0].number != number:
+            raise NotFound(f"task {self.id} has no version {number}", f"the newest is {reply.status.latest.number}")
+        return reply.versions[0]
+
+    def params(self, version: Which = None) -> Tree:
+        """Return every array of a version, the frozen ones included; all are what their digests say."""
+        found = version if isinstance(version, ModelVersion) else self.version(version)
+        return {**fetch_tree(self._connection, found.digest, self.spec.travelling), **self._fixed()}
+
+    def _fixed(self) -> Tree:
+        if self._frozen is None:
+            arrays = {name: spec for name, spec in self.spec.arrays.items() if spec.role is Role.FROZEN}
+            self._frozen = fetch_tree(self._connection, self.spec.frozen, arrays) if arrays else {}
+        return self._frozen
+
+    def model(self, task: "Task", version: Which = None) -> "nn.Module":
+        """Return a version as a module that predicts."""
+        from shoal.train.evaluate import load_model
+
+        return load_model(task, self.params(version))
+
+    def save(self, path: Path | str, version: Which = None) -> str:
+        """Write a version, the frozen arrays included, as a safetensors file; return the file's SHA-256.
+
+        The file is there whole or not at all.
+        """
+        params = self.params(version)
+        write_durably(Path(path), pieces(params))
+        return digest(params)

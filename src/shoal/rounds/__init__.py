@@ -1,0 +1,1 @@
+"""The round protocol as a state machine: events in, effects out, no I/O."""

@@ -1,0 +1,110 @@
+"""What must be done because of an event. A driver carries effects out; the state machine only asks."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from shoal.core.types import Assignment, ModelVersion, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Send this assignment to its device."""
+
+    assignment: Assignment
+    lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """There is nothing to do for this device now; it may ask again after `retry_after` seconds."""
+
+    device: str
+    reason: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """The update counts: give its device this receipt, once event and bytes are durable."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Turn the message away: `code` is that of an error in core.errors."""
+
+    assignment: str
+    code: str
+    problem: str
+    fix: str
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """A lease was extended until `until`."""
+
+    assignment: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One accepted update of a round, by digest."""
+
+    assignment: str
+    digest: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Combine these updates with version `base` into the next one, then say Committed (or Failed)."""
+
+    round: int
+    attempt: int
+    base: ModelVersion
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A new version exists."""
+
+    version: ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """A round ended without a version; the model has not moved."""
+
+    round: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A round takes devices from now on."""
+
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """The bytes of these updates are no longer needed, by digest."""
+
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The task is over: "finished", "failed" or "cancelled"."""
+
+    phase: str
+    reason: str
+
+
+Effect: TypeAlias = Assign | Wait | Accept | Refuse | Extend | Fold | Publish | Abandon | Open | Discard | End

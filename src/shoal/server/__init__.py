@@ -1,0 +1,1 @@
+"""The coordinator: TaskStates driven by the wall clock, a store and HTTP."""

@@ -1,0 +1,84 @@
+"""What every route needs: who calls, the message in the body under a cap, and the reply."""
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+
+from shoal.core.errors import BadRequest, TooLarge
+from shoal.server.coordinator import Coordinator
+from shoal.store.store import DeviceRecord
+from shoal.wire.messages import HELD, MAX_MESSAGE, decode, encode
+
+T = TypeVar("T")
+
+
+def coordinator(request: Request) -> Coordinator:
+    """Return the coordinator that the application serves."""
+    served: Coordinator = request.app.state.coordinator
+    return served
+
+
+def calling_device(request: Request) -> DeviceRecord:
+    """Return the device that calls. Raises Unauthorised."""
+    here = coordinator(request)
+    return here.identities.device(request.headers.get("authorization"), here.clock())
+
+
+def require(request: Request, action: str) -> None:
+    """Let only people pass who may do `action`. Raises Unauthorised, Forbidden."""
+    here = coordinator(request)
+    here.identities.person(request.headers.get("authorization"), action, here.clock())
+
+
+def require_anyone(request: Request) -> None:
+    """Let devices and people of any role pass. Raises Unauthorised."""
+    here = coordinator(request)
+    here.identities.anyone(request.headers.get("authorization"), here.clock())
+
+
+async def body(request: Request, most: int) -> AsyncIterator[bytes]:
+    """Yield the body in pieces; raises TooLarge before more than `most` bytes are taken."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise BadRequest(f"a body with content-encoding {request.headers['content-encoding']!r}", "send it as it is")
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit():
+        raise BadRequest(f"content-length {length[:40]!r}", "send a number of bytes")
+    if int(length) > most:
+        raise TooLarge(f"a body of {length} bytes", f"the cap here is {most}")
+    received = 0
+    async for piece in request.stream():
+        received += len(piece)
+        if received > most:
+            raise TooLarge(f"a body of more than {received} bytes", f"the cap here is {most}")
+        yield piece
+
+
+async def message(request: Request, kind: type[T]) -> T:
+    """Read the message in the body. Raises TooLarge, BadRequest naming the field that is wrong."""
+    return decode(b"".join([piece async for piece in body(request, MAX_MESSAGE)]), kind)
+
+
+def reply(content: object, held: float | None = None) -> Response:
+    """Return a message as a response; `held` tells the caller how long the server waited on purpose."""
+    headers = {} if held is None else {HELD: f"{held:.4f}"}
+    return Response(encode(content), media_type="application/json", headers=headers)
+
+
+def takes(kind: type[Any]) -> dict[str, Any]:
+    """Return the OpenAPI description of a route whose body is a message."""
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def gives(kind: type[Any], *, many: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of what a route answers."""
+    schema: dict[str, Any] = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    if many:
+        schema = {"type": "array", "items": schema}
+    failure = {"schema": {"$ref": "#/components/schemas/ErrorMessage"}}
+    return {
+        200: {"description": "Done", "content": {"application/json": {"schema": schema}}},
+        "4XX": {"description": "Refused", "content": {"application/json": failure}},
+        "5XX": {"description": "Try again later", "content": {"application/json": failure}},
+    }

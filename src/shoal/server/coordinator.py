@@ -1,0 +1,278 @@
+"""The coordinator's work apart from HTTP: tasks, check-ins, reports, and the passing of time."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from shoal.algorithms import registry
+from shoal.core.errors import Conflict, Gone, NotFound, RefusedUpdate, ShoalError, from_code
+from shoal.core.task import TaskSpec
+from shoal.core.types import ModelVersion, Receipt
+from shoal.rounds.effects import Accept, Assign, Effect, Extend, Refuse, Wait
+from shoal.rounds.events import Cancelled, CheckedIn, Published, Rejected, Released, Renewed, Reported
+from shoal.rounds.state import RETRY_AFTER, LeaseState
+from shoal.server.auth import Identities
+from shoal.server.bell import Bell
+from shoal.server.running import RunningTask
+from shoal.server.storage import Storage, TreeFile
+from shoal.server.verify import check_file, check_report
+from shoal.store.store import Blobs, DeviceRecord, Store
+from shoal.wire.messages import (
+    MAX_WAIT,
+    CheckInReply,
+    CheckInRequest,
+    ReportHead,
+    TaskStatus,
+    VersionsReply,
+)
+
+SWEEP_SECONDS = 1.0
+"""The longest time between two looks at the timers."""
+
+log = structlog.get_logger()
+
+
+class Coordinator:
+    """All tasks of one home, on one event loop. `clock` tells the time in seconds since 1970."""
+
+    def __init__(self, store: Store, blobs: Blobs, clock: Callable[[], float] = time.time) -> None:
+        self.storage = Storage(store, blobs)
+        self.identities = Identities.load(store)
+        self.clock = clock
+        self.bell = Bell()
+        self.tasks: dict[str, RunningTask] = {}
+        self._arriving: dict[str, int] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load every task and let the time pass."""
+        for stream in self.storage.store.streams():
+            task = self._running(stream)
+            task.load()
+            self.tasks[stream] = task
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Answer those who wait, drop work under way, close the store."""
+        self.bell.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        for task in self.tasks.values():
+            await task.close()
+        self.storage.store.close()
+
+    def _running(self, stream: str) -> RunningTask:
+        return RunningTask(stream, self.storage, self.clock, self.bell.ring, self._in_use)
+
+    async def _sweep(self) -> None:
+        while True:
+            for task in list(self.tasks.values()):
+                try:
+                    await task.tick()
+                except ShoalError as error:
+                    log.error("timer failed", task=task.task, problem=error.problem)
+            await self.bell.wait(self._until_next_timer())
+
+    def _until_next_timer(self) -> float:
+        timers = [timer for task in self.tasks.values() if (timer := task.state.next_timer()) is not None]
+        return min(SWEEP_SECONDS, max(0.0, min(timers) - self.clock())) if timers else SWEEP_SECONDS
+
+    # Tasks
+
+    def task(self, name: str) -> RunningTask:
+        """Return a task by its id, or the newest of a name. Raises NotFound."""
+        if name in self.tasks:
+            return self.tasks[name]
+        named = [task for task in self.tasks.values() if task.state.spec.name == name]
+        if not named:
+            known = ", ".join(self.tasks) or "none"
+            raise NotFound(f"no task {name!r}", f"tasks here: {known}{registry.nearest(name, self.tasks)}")
+        return named[-1]
+
+    async def publish(self, spec: TaskSpec) -> TaskStatus:
+        """Begin a task. Raises Conflict when one of the same name still runs, NotFound for bytes not yet sent."""
+        registry.aggregator(spec.aggregator)
+        registry.server_optimizer(spec.server)
+        check_file(await asyncio.to_thread(self.storage.tree, spec.initial), spec.travelling)
+        for digest in filter(None, (spec.frozen, spec.golden)):
+            self.storage.blobs.size(digest)
+        same = [task for task in self.tasks.values() if task.state.spec.name == spec.name]
+        if same and not same[-1].state.phase.over:
+            raise Conflict(
+                f"task {same[-1].task!r} still runs under the name {spec.name!r}", "cancel it or choose another name"
+            )
+        running = self._running(f"{spec.name}-{len(same) + 1}")
+        await running.begin(Published(running.task, spec))
+        self.tasks[running.task] = running
+        self.bell.ring()
+        return self.status(running)
+
+    async def cancel(self, name: str, reason: str) -> TaskStatus:
+        """End a task."""
+        task = self.task(name)
+        await task.handle(Cancelled(reason))
+        return self.status(task)
+
+    def status(self, task: RunningTask) -> TaskStatus:
+        """Return where a task stands."""
+        state = task.state
+        accepted = [device for device, lease in state.leases.items() if lease.state is LeaseState.ACCEPTED]
+        return TaskStatus(
+            id=task.task,
+            name=state.spec.name,
+            kind=state.spec.kind,
+            phase=state.phase.value,
+            round=state.round,
+            rounds=state.spec.rounds,
+            attempt=state.attempt,
+            reports=len(accepted),
+            goal=state.spec.plan.goal,
+            devices=tuple(sorted(state.leases)),
+            reason=state.reason,
+            latest=state.latest,
+        )
+
+    async def versions(self, name: str, after: int, wait: float) -> tuple[VersionsReply, float]:
+        """Return the versions after a number, and for how long the call was held for one to come."""
+        task = self.task(name)
+        held = 0.0
+        async for waited in self.bell.rings(min(wait, MAX_WAIT)):
+            held = waited
+            if task.state.latest.number > after or task.state.phase.over:
+                break
+        found: tuple[ModelVersion, ...] = tuple(v for v in task.state.versions if v.number > after)
+        return VersionsReply(found, self.status(task)), held
+
+    # Devices
+
+    async def check_in(self, device: DeviceRecord, request: CheckInRequest) -> tuple[CheckInReply, float]:
+        """Return an assignment, or none after `request.wait` seconds; and for how long the call was held."""
+        held = 0.0
+        reply = self._nothing(RETRY_AFTER, "no task here wants this device")
+        async for waited in self.bell.rings(min(request.wait, MAX_WAIT)):
+            held = waited
+            reply = await self._offer(device, request)
+            if reply.assignment is not None:
+                break
+        return reply, held
+
+    def _nothing(self, retry_after: float, reason: str) -> CheckInReply:
+        return CheckInReply(None, 0.0, retry_after, reason, self.clock())
+
+    async def _offer(self, device: DeviceRecord, request: CheckInRequest) -> CheckInReply:
+        waits: list[Wait] = []
+        for task in list(self.tasks.values()):
+            spec = task.state.spec
+            fits = request.statistics if spec.kind == "statistics" else spec.name in request.training
+            if not fits or task.state.phase.over:
+                continue
+            for effect in await task.handle(CheckedIn(device.name)):
+                match effect:
+                    case Assign(assignment, lease):
+                        return CheckInReply(assignment, lease, 0.0, "", self.clock())
+                    case Wait():
+                        waits.append(effect)
+                    case _:
+                        pass
+        if not waits:
+            return self._nothing(RETRY_AFTER, "no task here wants this device")
+        soonest = min(waits, key=lambda wait: wait.retry_after)
+        return self._nothing(soonest.retry_after, soonest.reason)
+
+    def assigned(self, device: DeviceRecord, assignment: str) -> RunningTask:
+        """Return the task that an assignment of this device belongs to. Raises Gone when no task knows it now."""
+        for task in self.tasks.values():
+            lease = task.state.leases.get(device.name)
+            if (lease is not None and lease.assignment.id == assignment) or assignment in task.state.receipts:
+                return task
+        raise Gone(f"assignment {assignment} is not open for {device.name!r}", "drop it and check in again")
+
+    def _in_use(self, digest: str) -> bool:
+        leases = (lease for task in self.tasks.values() for lease in task.state.leases.values())
+        return digest in self._arriving or any(lease.digest == digest for lease in leases)
+
+    @contextlib.contextmanager
+    def arriving(self, digest: str) -> Iterator[None]:
+        """Keep the bytes of a digest from being discarded while a report with it is under way."""
+        self._arriving[digest] = self._arriving.get(digest, 0) + 1
+        try:
+            yield
+        finally:
+            self._arriving[digest] -= 1
+            if self._arriving[digest] == 0:
+                del self._arriving[digest]
+
+    async def drop_unless_accepted(self, digest: str) -> None:
+        """Delete a blob that a report brought, when the report was refused and no other one brings the same bytes."""
+        accepted = any(lease.digest == digest for task in self.tasks.values() for lease in task.state.leases.values())
+        if not accepted and self._arriving.get(digest, 0) <= 1:
+            await asyncio.to_thread(self.storage.forget, (digest,))
+
+    async def report(
+        self, device: DeviceRecord, assignment: str, head: ReportHead, file: TreeFile, inline: bytes | None
+    ) -> Receipt:
+        """Count a report whose bytes are here (`inline`, or a blob that is durable already).
+
+        Raises RefusedUpdate, Gone, or Conflict with the receipt of the first report.
+        """
+        task = self.assigned(device, assignment)
+        if assignment not in task.state.receipts:
+            try:
+                await _verify(task.state.spec, head, file)
+            except RefusedUpdate as error:
+                await task.handle(Rejected(assignment, device.name, error.code, str(error)))
+                raise
+        event = Reported(assignment, device.name, head.digest, head.size, head.weight, dict(head.metrics), head.costs)
+        effects = await task.handle(event, {head.digest: inline} if inline is not None else None)
+        return _receipt(effects)
+
+    async def renew(self, device: DeviceRecord, assignment: str) -> float:
+        """Extend a lease and return until when."""
+        task = self.assigned(device, assignment)
+        for effect in await task.handle(Renewed(assignment, device.name)):
+            match effect:
+                case Extend(_, until):
+                    return until
+                case Refuse():
+                    raise from_code(effect.code, effect.problem, effect.fix)
+                case _:
+                    pass
+        raise Gone(f"assignment {assignment} is over", "drop it and check in again")
+
+    async def release(self, device: DeviceRecord, assignment: str, reason: str) -> None:
+        """Take a place back; one that is gone already is no error."""
+        with contextlib.suppress(Gone):
+            task = self.assigned(device, assignment)
+            await task.handle(Released(assignment, device.name, reason[:500]))
+            log.info("released", task=task.task, device=device.name, reason=reason[:500])
+
+
+async def _verify(spec: TaskSpec, head: ReportHead, file: TreeFile) -> None:
+    if head.size <= INLINE_BYTES:
+        check_report(spec, head, file)
+    else:
+        await asyncio.to_thread(check_report, spec, head, file)
+
+
+INLINE_BYTES = 64 << 10
+"""Updates up to this size lie in the database, in the transaction of their event; larger ones are blobs."""
+
+
+def _receipt(effects: list[Effect]) -> Receipt:
+    for effect in effects:
+        match effect:
+            case Accept(receipt):
+                return receipt
+            case Refuse():
+                error = from_code(effect.code, effect.problem, effect.fix)
+                if isinstance(error, Conflict):
+                    error.receipt = effect.receipt
+                raise error
+            case _:
+                pass
+    raise Gone("the task ended before the report", "drop it and check in again")

@@ -1,0 +1,123 @@
+"""Combining a round's updates into the next version, from disk and in blocks.
+
+Memory is a few blocks whatever the model's size and the number of updates: the aggregator and the server optimizer
+work element by element, so slices of flattened arrays give the bits that whole arrays would.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from shoal.algorithms import registry
+from shoal.algorithms.optimizer import ServerOptimizer
+from shoal.algorithms.strategy import advance, trainable
+from shoal.core.task import ArraySpec, TaskSpec
+from shoal.core.tree import WRITE_BYTES, Tree, header
+from shoal.core.types import Update
+from shoal.rounds.effects import Contribution, Fold
+from shoal.server.storage import Slices, Storage, TreeFile, blocks
+from shoal.store.store import Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Digests of the new version and of the server optimizer's state ("" when it has none)."""
+
+    digest: str
+    checkpoint: str
+
+
+def fold(spec: TaskSpec, work: Fold, storage: Storage) -> Folded:
+    """Combine the updates of a round with its base version; both results are durable when this returns.
+
+    Raises NotFinite when the result is no model, NotFound when bytes are missing, StorageFull.
+    """
+    arrays = spec.travelling
+    base = storage.tree(work.base.digest)
+    updates = [(given, storage.tree(given.digest)) for given in work.contributions]
+    server = registry.server_optimizer(spec.server)
+    checkpoint = storage.tree(work.base.checkpoint) if work.base.checkpoint else None
+    model = storage.blobs.writer("published")
+    try:
+        model.write(header({name: (array.dtype, array.shape) for name, array in arrays.items()}))
+        with _Checkpoint(server, arrays) as kept:
+            for group in blocks(arrays):
+                delta = _combine(spec, group, updates)
+                params = {name: base.slice(name, start, stop) for name, start, stop in group}
+                state = _state(server, params, arrays, group, checkpoint)
+                moved, state = advance(arrays, params, delta, server, state)
+                for name, _, _ in group:
+                    model.write(np.ascontiguousarray(moved[name]).tobytes())
+                kept.write(state, group)
+            digest = kept.commit(storage.blobs)
+        return Folded(model.commit(), digest)
+    finally:
+        model.abort()
+
+
+def _combine(spec: TaskSpec, group: Slices, updates: list[tuple[Contribution, TreeFile]]) -> Tree:
+    arrays = {name: replace(spec.arrays[name], shape=(stop - start,)) for name, start, stop in group}
+    part = replace(spec, arrays=arrays, extra={})
+    aggregator = registry.aggregator(spec.aggregator)
+    state = aggregator.init(part)
+    for given, file in updates:
+        delta = {name: file.slice(f"delta/{name}", start, stop) for name, start, stop in group}
+        state = aggregator.add(state, Update(given.assignment, delta, given.weight))
+    return aggregator.finish(state)["delta"]
+
+
+def _state(
+    server: ServerOptimizer, params: Tree, arrays: Mapping[str, ArraySpec], group: Slices, checkpoint: TreeFile | None
+) -> Tree:
+    if checkpoint is None:
+        return server.init(trainable(arrays, params))
+    ranges = {name: (start, stop) for name, start, stop in group}
+    return {
+        key: checkpoint.slice(key, *ranges[name])
+        for key in checkpoint.places
+        if (name := key.partition("/")[2]) in ranges
+    }
+
+
+class _Checkpoint:
+    """Collects the server optimizer's state block by block in a file of the canonical layout."""
+
+    def __init__(self, server: ServerOptimizer, arrays: Mapping[str, ArraySpec]) -> None:
+        probe = {name: np.zeros(0, array.dtype) for name, array in arrays.items()}
+        slots = server.init(trainable(arrays, probe))
+        layout = {key: (array.dtype.name, arrays[key.partition("/")[2]].shape) for key, array in slots.items()}
+        self._header = header(layout)
+        self._starts: dict[str, int] = {}
+        end = len(self._header)
+        for key in sorted(layout):
+            self._starts[key] = end
+            end += arrays[key.partition("/")[2]].size * slots[key].dtype.itemsize
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
+
+    def __enter__(self) -> "_Checkpoint":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, state: Tree, group: Slices) -> None:
+        starts = {name: start for name, start, _ in group}
+        for key, array in state.items():
+            offset = self._starts[key] + starts[key.partition("/")[2]] * array.dtype.itemsize
+            os.pwrite(self._file.fileno(), np.ascontiguousarray(array).tobytes(), offset)
+
+    def commit(self, blobs: Blobs) -> str:
+        if not self._starts:
+            return ""
+        os.pwrite(self._file.fileno(), self._header, 0)
+        writer = blobs.writer("published")
+        try:
+            self._file.seek(0)
+            while piece := self._file.read(WRITE_BYTES):
+                writer.write(piece)
+            return writer.commit()
+        finally:
+            writer.abort()

@@ -1,0 +1,27 @@
+"""Taking a large body into the blobs, in pieces, without holding it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from shoal.core.tree import WRITE_BYTES
+from shoal.store.store import Blobs, Namespace
+from shoal.wire.messages import BlobReply
+
+
+async def receive(blobs: Blobs, namespace: Namespace, pieces: AsyncIterator[bytes], first: bytes = b"") -> BlobReply:
+    """Write a body to a blob; return its digest and size once it is durable. Nothing is left of one that breaks off."""
+    writer = blobs.writer(namespace)
+    buffer = bytearray(first)
+    size = 0
+    try:
+        async for piece in pieces:
+            buffer += piece
+            if len(buffer) >= WRITE_BYTES:
+                size += len(buffer)
+                await asyncio.to_thread(writer.write, bytes(buffer))
+                buffer.clear()
+        size += len(buffer)
+        await asyncio.to_thread(writer.write, bytes(buffer))
+        return BlobReply(await asyncio.to_thread(writer.commit), size)
+    finally:
+        writer.abort()

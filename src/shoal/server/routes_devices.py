@@ -1,0 +1,144 @@
+"""What devices call: enrol, check in, report, renew, release."""
+
+import hashlib
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request, Response
+
+from shoal.core.errors import BadRequest, TooLarge
+from shoal.core.types import Receipt
+from shoal.server.auth import wrong_protocol
+from shoal.server.calls import body, calling_device, coordinator, gives, message, reply, require, takes
+from shoal.server.coordinator import INLINE_BYTES, Coordinator
+from shoal.server.receive import receive
+from shoal.server.storage import open_bytes
+from shoal.server.verify import largest_report
+from shoal.store.store import DeviceRecord
+from shoal.wire.codec import MAX_HEAD, head_length, read_head
+from shoal.wire.messages import (
+    PROTOCOL,
+    CheckInReply,
+    CheckInRequest,
+    DeviceStatus,
+    EnrolReply,
+    EnrolRequest,
+    ReleaseRequest,
+    RenewReply,
+    ReportHead,
+)
+
+router = APIRouter(tags=["devices"])
+
+
+@router.post("/v1/devices", openapi_extra=takes(EnrolRequest), responses=gives(EnrolReply))
+async def enrol(request: Request) -> Response:
+    """Enrol a device with an enrolment token: binds its name to its public key."""
+    here = coordinator(request)
+    asked = await message(request, EnrolRequest)
+    return reply(here.identities.enrol(request.headers.get("authorization"), asked, here.clock()))
+
+
+@router.get("/v1/devices", responses=gives(DeviceStatus, many=True))
+async def devices(request: Request) -> Response:
+    """List every enrolled device."""
+    require(request, "read")
+    return reply(coordinator(request).identities.statuses())
+
+
+@router.post("/v1/checkin", openapi_extra=takes(CheckInRequest), responses=gives(CheckInReply))
+async def check_in(request: Request) -> Response:
+    """Offer to work: the answer is an assignment (the same one again on a repeat), or when to come back."""
+    device = calling_device(request)
+    asked = await message(request, CheckInRequest)
+    if asked.protocol != PROTOCOL:
+        raise wrong_protocol(asked.protocol)
+    answer, held = await coordinator(request).check_in(device, asked)
+    return reply(answer, held)
+
+
+@router.post("/v1/assignments/{assignment}/renew", responses=gives(RenewReply))
+async def renew(request: Request, assignment: str) -> Response:
+    """Keep a place for another lease, because the work progresses."""
+    return reply(RenewReply(await coordinator(request).renew(calling_device(request), assignment)))
+
+
+@router.post(
+    "/v1/assignments/{assignment}/release", openapi_extra=takes(ReleaseRequest), responses=gives(ReleaseRequest)
+)
+async def release(request: Request, assignment: str) -> Response:
+    """Give a place back, and say why."""
+    device = calling_device(request)
+    asked = await message(request, ReleaseRequest)
+    await coordinator(request).release(device, assignment, asked.reason)
+    return reply(asked)
+
+
+@router.post(
+    "/v1/assignments/{assignment}/report",
+    openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
+    responses=gives(Receipt),
+)
+async def report(request: Request, assignment: str) -> Response:
+    """Report an update: 4 bytes length, a ReportHead in JSON, then the arrays as safetensors."""
+    device = calling_device(request)
+    here = coordinator(request)
+    spec = here.assigned(device, assignment).state.spec
+    pieces = body(request, 4 + MAX_HEAD + largest_report(spec))
+    head, rest = await _read_head(pieces)
+    if head.size > largest_report(spec):
+        raise TooLarge(f"an update of {head.size} bytes", f"the task's arrays take {largest_report(spec)}")
+    with here.arriving(head.digest):
+        if head.size <= INLINE_BYTES:
+            receipt = await _small(here, device, assignment, head, rest, pieces)
+        else:
+            receipt = await _large(here, device, assignment, head, rest, pieces)
+    return reply(receipt)
+
+
+async def _read_head(pieces: AsyncIterator[bytes]) -> tuple[ReportHead, bytes]:
+    buffer = b""
+    length: int | None = None
+    async for piece in pieces:
+        buffer += piece
+        if length is None and len(buffer) >= 4:
+            length = 4 + head_length(buffer)
+        if length is not None and len(buffer) >= length:
+            return read_head(buffer[4:length]), buffer[length:]
+    raise BadRequest(f"a report of {len(buffer)} bytes ends before its arrays", "send the whole report again")
+
+
+async def _small(
+    here: Coordinator,
+    device: DeviceRecord,
+    assignment: str,
+    head: ReportHead,
+    rest: bytes,
+    pieces: AsyncIterator[bytes],
+) -> Receipt:
+    data = rest + b"".join([piece async for piece in pieces])
+    _check_arrived(head, len(data), hashlib.sha256(data).hexdigest())
+    return await here.report(device, assignment, head, open_bytes(data), data)
+
+
+async def _large(
+    here: Coordinator,
+    device: DeviceRecord,
+    assignment: str,
+    head: ReportHead,
+    rest: bytes,
+    pieces: AsyncIterator[bytes],
+) -> Receipt:
+    received = await receive(here.storage.blobs, "updates", pieces, first=rest)
+    try:
+        _check_arrived(head, received.size, received.digest)
+        return await here.report(device, assignment, head, here.storage.tree(received.digest), None)
+    finally:
+        await here.drop_unless_accepted(received.digest)
+
+
+def _check_arrived(head: ReportHead, size: int, digest: str) -> None:
+    if size != head.size or digest != head.digest:
+        raise BadRequest(
+            f"{size} bytes with SHA-256 {digest} arrived, the head says {head.size} and {head.digest}",
+            "send the report again",
+        )

@@ -1,0 +1,160 @@
+"""One task as the coordinator runs it: its state, the stream that makes it durable, and its effects."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+
+import structlog
+
+from shoal.core.errors import ShoalError, StorageFull, Unavailable
+from shoal.rounds.effects import Discard, Effect, Fold, Publish
+from shoal.rounds.events import Committed, Event, Failed, Published, Recorded, Ticked
+from shoal.rounds.replay import replay
+from shoal.rounds.state import TaskState
+from shoal.server.fold import fold
+from shoal.server.storage import Storage
+from shoal.store.events import decode_state, encode_state
+from shoal.store.store import Entry
+
+FULL_DISK_SECONDS = 5.0
+"""How long to wait before a fold is tried again when the disk was full."""
+
+SNAPSHOT_EVERY = 500
+"""Events after which a snapshot spares a restart the replay."""
+
+log = structlog.get_logger()
+
+
+class RunningTask:
+    """Feeds events to a TaskState on the event loop's thread, makes them durable, then lets their effects out.
+
+    The state runs ahead of the disk while appends are under way; no caller hears of an effect before its event, and
+    every event before it, is durable. When an append fails the state is read again from the store.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        storage: Storage,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+        in_use: Callable[[str], bool],
+    ) -> None:
+        self.task = task
+        self._storage = storage
+        self._clock = clock
+        self._changed = changed
+        self._in_use = in_use
+        self._epoch = storage.store.lead(task)
+        self._tail: Future[int] | None = None
+        self._work: set[asyncio.Task[None]] = set()
+        self._broken = ""
+        self._position = 0
+        self._snapshot_at = 0
+        self.state: TaskState
+
+    async def begin(self, event: Published) -> None:
+        """Make a new task durable."""
+        now = self._clock()
+        self.state = TaskState.begin(event, now)
+        await self._append(event, now, {})
+
+    def load(self) -> None:
+        """Read the state from the store and go on with what a crash interrupted."""
+        snapshot = self._storage.store.snapshot(self.task)
+        state = decode_state(snapshot[1]) if snapshot else None
+        after = snapshot[0] if snapshot else 0
+        records = list(self._storage.store.events(self.task, after))
+        self.state = replay((record for _, record in records), state)
+        self._position = records[-1][0] if records else after
+        self._snapshot_at = after
+        self._tail = None
+        self._carry_out(self.state.pending())
+
+    async def handle(self, event: Event, inline: Mapping[str, bytes] | None = None) -> list[Effect]:
+        """Take one event; return its effects once they are durable. `inline` holds an update's bytes by digest."""
+        if self._broken:
+            raise Unavailable(f"task {self.task} stopped ({self._broken})", "see the coordinator's log and restart it")
+        now = self._clock()
+        before = self.state.changes
+        effects = self.state.handle(event, now)
+        if self.state.changes != before:
+            await self._append(event, now, inline or {})
+            self._carry_out(effects)
+        elif self._tail is not None and not self._tail.done():
+            await asyncio.wrap_future(self._tail)
+        return effects
+
+    async def _append(self, event: Event, now: float, inline: Mapping[str, bytes]) -> None:
+        entry = Entry(self.task, [Recorded(now, event)], self._position, self._epoch, inline)
+        self._position += 1
+        self._tail = tail = self._storage.store.submit(entry)
+        try:
+            await asyncio.wrap_future(tail)
+        except ShoalError:
+            if self._tail is tail:
+                self.load()
+            raise
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Fold():
+                    self._start(self._fold(effect))
+                case Discard(digests):
+                    self._start(self._discard(digests))
+                case Publish(version):
+                    log.info("published", task=self.task, round=version.number, digest=version.digest)
+                case _:
+                    pass
+        if effects:
+            self._changed()
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken = f"{type(error).__name__}: {error}"
+            log.error("task stopped", task=self.task, exc_info=error)
+
+    async def _fold(self, work: Fold) -> None:
+        while True:
+            try:
+                folded = await asyncio.to_thread(fold, self.state.spec, work, self._storage)
+            except StorageFull as error:
+                log.error("disk full, will try again", task=self.task, round=work.round, problem=error.problem)
+                await asyncio.sleep(FULL_DISK_SECONDS)
+                continue
+            except ShoalError as error:
+                log.error("round failed", task=self.task, round=work.round, problem=error.problem)
+                await self.handle(Failed(work.round, work.attempt, str(error)))
+                return
+            await self.handle(Committed(work.round, work.attempt, folded.digest, folded.checkpoint))
+            return
+
+    async def _discard(self, digests: tuple[str, ...]) -> None:
+        self._snapshot()
+        unused = tuple(digest for digest in digests if not self._in_use(digest))
+        await asyncio.to_thread(self._storage.forget, unused)
+
+    def _snapshot(self) -> None:
+        durable = self._tail is None or (self._tail.done() and self._tail.exception() is None)
+        if durable and self._position - self._snapshot_at >= SNAPSHOT_EVERY:
+            self._snapshot_at = self._position
+            self._storage.store.save_snapshot(self.task, self._position, encode_state(self.state))
+
+    async def tick(self) -> None:
+        """Let the time pass, if something is due."""
+        timer = self.state.next_timer()
+        if timer is not None and timer <= self._clock():
+            await self.handle(Ticked())
+
+    async def close(self) -> None:
+        """Drop work under way; a restart takes it up again."""
+        for task in list(self._work):
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)

@@ -1,0 +1,94 @@
+"""Running a coordinator from a folder: its home."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from shoal.core.errors import ConfigurationError
+from shoal.server.app import build_app
+from shoal.server.coordinator import Coordinator
+from shoal.store.blobs import FolderBlobs
+from shoal.store.sql import SqlStore
+
+KEEP_ALIVE_SECONDS = 75
+STOP_SECONDS = 1
+BACKLOG = 2048
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Where a coordinator listens; the tokens only on the first start of its home."""
+
+    url: str
+    home: str
+    admin_token: str | None
+    enrolment_token: str | None
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, coordinator: Coordinator) -> None:
+        super().__init__(config)
+        self._coordinator = coordinator
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Long polls are answered at once, else the server would wait for them to end.
+        self._coordinator.bell.close()
+        super().handle_exit(sig, frame)
+
+
+def open_coordinator(home: Path) -> Coordinator:
+    """Open the store and the blobs of a home, which is made when it is not there."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Coordinator(SqlStore(home / "shoal.db"), FolderBlobs(home / "blobs"))
+
+
+def serve(home: Path, host: str, port: int, *, announce: Callable[[Announcement], None]) -> None:
+    """Serve a home until SIGTERM or SIGINT. Port 0 takes a free one.
+
+    Raises ConfigurationError when the port is taken, NewerDatabase, CorruptStore.
+    """
+    listener = _listen(host, port)
+    coordinator = open_coordinator(home)
+    first = not coordinator.identities.tokens
+    now = coordinator.clock()
+    address = listener.getsockname()
+    announcement = Announcement(
+        url=f"http://{address[0] if ':' not in address[0] else f'[{address[0]}]'}:{address[1]}",
+        home=str(home),
+        admin_token=coordinator.identities.issue("admin", now) if first else None,
+        enrolment_token=coordinator.identities.issue("enrolment", now) if first else None,
+    )
+    config = uvicorn.Config(
+        build_app(coordinator),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        ws="none",
+    )
+    announce(announcement)
+    log.info("serving", url=announcement.url, home=announcement.home)
+    _Server(config, coordinator).run([listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({error.strerror})", "choose another --port, or stop what uses it"
+        ) from error
+    listener.listen(BACKLOG)
+    return listener

@@ -1,0 +1,61 @@
+"""Writing a file so that a crash leaves the old one or the new one, whole."""
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from shoal.core.errors import StorageFull
+
+PARTIAL = ".partial"
+"""How the names of files end that were not finished; whoever finds one after a crash may remove it."""
+
+
+def write_durably(path: Path, pieces: Iterable[bytes | memoryview], mode: int = 0o644) -> None:
+    """Replace `path` by these bytes; returns once they would survive a power cut. Raises StorageFull."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        _write(partial, pieces, mode)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise storage_full(path, error) from error
+    sync_folder(path.parent)
+
+
+def append_durably(path: Path, line: bytes, mode: int = 0o644) -> None:
+    """Add bytes to the end of `path`; returns once they would survive a power cut. Raises StorageFull."""
+    created = not path.exists()
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode), "wb") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage_full(path, error) from error
+    if created:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def storage_full(path: Path, error: OSError) -> Exception:
+    """Return StorageFull for an error that says so, and any other error as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(f"no space left for {path}", "free space on that disk; nothing was lost")
+    return error
+
+
+def _write(path: Path, pieces: Iterable[bytes | memoryview], mode: int) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,119 @@
+"""What a SQL store reads and writes, each a function of a connection in a transaction that its caller commits."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from shoal.store import tables
+from shoal.store.rules import check_snapshot, device_conflict, no_device, renewed, token_conflict
+from shoal.store.store import DeviceRecord, TokenRecord
+
+DEVICE = tuple(column for column in tables.devices.c if column.name != "number")
+TOKEN = tuple(column for column in tables.tokens.c if column.name != "number")
+
+
+def _head(connection: Connection, stream: str) -> tuple[int, int]:
+    """Return the position and the epoch of a stream, and keep other writers off it."""
+    streams = tables.streams
+    query = select(streams.c.position, streams.c.epoch).where(streams.c.name == stream).with_for_update()
+    found = connection.execute(query).one_or_none()
+    if found is None:
+        connection.execute(insert(streams).values(name=stream, epoch=0, position=0))
+        return 0, 0
+    return found.position, found.epoch
+
+
+def lead(connection: Connection, stream: str) -> int:
+    """Raise the epoch of a stream and return it."""
+    _, epoch = _head(connection, stream)
+    connection.execute(update(tables.streams).where(tables.streams.c.name == stream).values(epoch=epoch + 1))
+    return epoch + 1
+
+
+def page(connection: Connection, stream: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """Return at most `limit` (position, bytes) of the events after a position."""
+    events = tables.events
+    here = (events.c.stream == stream) & (events.c.position > after)
+    query = select(events.c.position, events.c.data).where(here).order_by(events.c.position).limit(limit)
+    return [(row.position, row.data) for row in connection.execute(query)]
+
+
+def streams(connection: Connection) -> list[str]:
+    """Return the streams that have events, in the order of their first ones."""
+    table = tables.streams
+    query = select(table.c.name).where(table.c.rank.is_not(None)).order_by(table.c.rank)
+    return list(connection.execute(query).scalars())
+
+
+def snapshot(connection: Connection, stream: str) -> tuple[int, bytes] | None:
+    """Return the newest snapshot and the position it stands for."""
+    table = tables.snapshots
+    found = connection.execute(select(table.c.position, table.c.data).where(table.c.stream == stream)).one_or_none()
+    return None if found is None else (found.position, found.data)
+
+
+def save_snapshot(connection: Connection, stream: str, position: int, data: bytes) -> None:
+    """Keep a snapshot, unless a newer one is there."""
+    end, _ = _head(connection, stream)
+    check_snapshot(stream, position, end)
+    kept = snapshot(connection, stream)
+    if kept is not None and kept[0] > position:
+        return
+    connection.execute(delete(tables.snapshots).where(tables.snapshots.c.stream == stream))
+    connection.execute(insert(tables.snapshots).values(stream=stream, position=position, data=data))
+
+
+def inline(connection: Connection, digest: str) -> bytes | None:
+    """Return the bytes of a small update, or None."""
+    return connection.execute(
+        select(tables.inline.c.bytes).where(tables.inline.c.digest == digest)
+    ).scalar_one_or_none()
+
+
+def discard(connection: Connection, digests: Sequence[str]) -> None:
+    """Forget the bytes of small updates."""
+    # One statement a digest: a single one would hold as many parameters as a round has devices.
+    for digest in digests:
+        connection.execute(delete(tables.inline).where(tables.inline.c.digest == digest))
+
+
+def add_device(connection: Connection, device: DeviceRecord) -> None:
+    """Keep a device, or what it became by enrolling again."""
+    table = tables.devices
+    known = connection.execute(select(*DEVICE).where(table.c.name == device.name)).one_or_none()
+    try:
+        if known is None:
+            connection.execute(insert(table).values(asdict(device)))
+        else:
+            kept = renewed(DeviceRecord(*known), device)
+            connection.execute(update(table).where(table.c.name == device.name).values(asdict(kept)))
+    except IntegrityError as error:
+        raise device_conflict(device) from error
+
+
+def devices(connection: Connection) -> list[DeviceRecord]:
+    """Return every device, oldest first."""
+    return [DeviceRecord(*row) for row in connection.execute(select(*DEVICE).order_by(tables.devices.c.number))]
+
+
+def revoke_device(connection: Connection, device: str, at: float) -> None:
+    """Mark a device as revoked."""
+    table = tables.devices
+    if connection.execute(update(table).where(table.c.id == device).values(revoked=at)).rowcount == 0:
+        raise no_device(device)
+
+
+def add_token(connection: Connection, token: TokenRecord) -> None:
+    """Keep a token, once."""
+    known = connection.execute(select(*TOKEN).where(tables.tokens.c.hash == token.hash)).one_or_none()
+    if known is None:
+        connection.execute(insert(tables.tokens).values(asdict(token)))
+    elif TokenRecord(*known) != token:
+        raise token_conflict(token)
+
+
+def tokens(connection: Connection) -> list[TokenRecord]:
+    """Return every token, oldest first."""
+    return [TokenRecord(*row) for row in connection.execute(select(*TOKEN).order_by(tables.tokens.c.number))]

@@ -1,0 +1,108 @@
+"""The tables of a SQL store. `events` is the truth; `accepted` and `versions` are projections of it.
+
+The unique indexes of the projections are the last guard of "exactly once": no assignment of a stream is accepted
+twice, no round of it is committed twice.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+VERSION = 1
+"""Rises with every change of the tables; a database with a higher one is not opened."""
+
+metadata = MetaData()
+
+schema = Table("schema", metadata, Column("version", Integer, primary_key=True))
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    # The rank of its first event among all streams; none before.
+    Column("rank", BigInteger, unique=True),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("stream", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("stream", "position"),
+)
+
+accepted = Table(
+    "accepted",
+    metadata,
+    Column("stream", Text, nullable=False),
+    Column("assignment", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("weight", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("stream", "assignment"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("stream", Text, nullable=False),
+    Column("round", BigInteger, nullable=False),
+    Column("attempt", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("checkpoint", Text, nullable=False),
+    PrimaryKeyConstraint("stream", "round"),
+)
+
+inline = Table(
+    "inline",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("bytes", LargeBinary, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("stream", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("enrolled", Double, nullable=False),
+    Column("revoked", Double),
+    UniqueConstraint("id"),
+    UniqueConstraint("name"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("hash", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("expires", Double),
+    UniqueConstraint("hash"),
+)

@@ -1,0 +1,134 @@
+"""The reference trainer: one client after the other, a plain PyTorch loop."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from shoal.core.errors import NotFinite, TaskError
+from shoal.core.roles import Role
+from shoal.core.seeds import derive, permutation
+from shoal.core.task import LocalPlan, weight_units
+from shoal.core.tree import Tree
+from shoal.core.types import Update
+from shoal.train.arrays import choose_trained, describe, load_arrays, names_with, read_arrays, tensor
+from shoal.train.data import ClientData
+from shoal.train.objective import USER_ERRORS, Batch, objective
+from shoal.train.optimizer import Stepper
+from shoal.train.randomness import seeded
+from shoal.train.task import Task
+
+Progress = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pull:
+    """FedProx's penalty, mu/2 * ||w - w_start||^2, by its gradient mu * (w - w_start)."""
+
+    mu: float
+    start: Sequence[tuple[nn.Parameter, torch.Tensor]]
+
+    def apply(self) -> None:
+        with torch.no_grad():
+            for parameter, start in self.start:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - start, alpha=self.mu)
+
+
+class LoopTrainer:
+    """Trains clients in turn, on a copy of the task's model; `progress` is called after every batch.
+
+    `personal` holds the local arrays by client name: they stay here, from one round to the next.
+    """
+
+    def __init__(self, task: Task, progress: Progress | None = None) -> None:
+        self.personal: dict[str, Tree] = {}
+        self._arrays = describe(task.model, task.roles)
+        self._objective = objective(task.loss)
+        self._progress = progress
+        self._model = copy.deepcopy(task.model)
+        self._trained = choose_trained(self._model, self._arrays)
+        self._start = read_arrays(self._model, self._arrays)
+        self._travelling = [name for name, spec in self._arrays.items() if spec.role.travels]
+        self._local = list(names_with(self._arrays, Role.LOCAL))
+
+    def train(self, params: Tree, plan: LocalPlan, clients: Sequence[ClientData]) -> Iterator[Update]:
+        """Train each client from `params` and yield its update, with the mean loss of its last epoch.
+
+        Frozen arrays come from `params` or else from the task; local ones from `personal`. The reported loss is the
+        task's own, without the proximal penalty. Raises NotFinite and TaskError naming client, epoch and step.
+        """
+        missing = sorted(set(self._travelling) - params.keys())
+        if missing:
+            raise TaskError(f"params lack the arrays {missing}", "give every array of the version")
+        for client in clients:
+            with seeded(client.seed):
+                update = self._train_one(params, plan, client)
+            yield update
+
+    def _train_one(self, params: Tree, plan: LocalPlan, client: ClientData) -> Update:
+        load_arrays(self._model, {**self._start, **params, **self.personal.get(client.name, {})})
+        before = read_arrays(self._model, self._travelling)
+        self._model.train()
+        loss = self._epochs(plan, client)
+        after = read_arrays(self._model, [*self._travelling, *self._local])
+        if self._local:
+            self.personal[client.name] = {name: after[name] for name in self._local}
+        delta = {name: after[name] - before[name] for name in self._travelling}
+        return Update(client.assignment, delta, weight_units(client.rows), {"loss": loss})
+
+    def _epochs(self, plan: LocalPlan, client: ClientData) -> float:
+        stepper = Stepper(plan.optimizer, self._trained)
+        pull = self._pull(plan.proximal)
+        data = {name: tensor(array) for name, array in client.arrays.items()}
+        total = 0.0
+        for epoch in range(plan.epochs):
+            rows = _shuffled(data, derive(client.seed, epoch), client.rows) if plan.shuffle else data
+            total = self._epoch(plan.batch_size, rows, client, stepper, pull, epoch)
+        return total / client.rows
+
+    def _epoch(
+        self, size: int, rows: Batch, client: ClientData, stepper: Stepper, pull: _Pull | None, epoch: int
+    ) -> float:
+        total = 0.0
+        for step, first in enumerate(range(0, client.rows, size)):
+            batch = {name: array[first : first + size] for name, array in rows.items()}
+            try:
+                value = self._step(batch, stepper, pull)
+            except USER_ERRORS as error:
+                raise TaskError(
+                    f"client {client.name!r}, epoch {epoch}, step {step}: {error}",
+                    "check the client's data and the model",
+                ) from error
+            if not math.isfinite(value):
+                raise NotFinite(
+                    f"client {client.name!r}, epoch {epoch}, step {step}: the loss is {value}",
+                    "lower the learning rate, or check the client's data",
+                )
+            total += value * min(size, client.rows - first)
+            if self._progress is not None:
+                self._progress()
+        return total
+
+    def _step(self, batch: Batch, stepper: Stepper, pull: _Pull | None) -> float:
+        loss = self._objective(self._model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if pull is not None:
+            pull.apply()
+        stepper.step()
+        return loss.item()
+
+    def _pull(self, mu: float) -> _Pull | None:
+        if mu == 0.0:
+            return None
+        trainable = set(names_with(self._arrays, Role.TRAINABLE))
+        named = [parameter for name, parameter in self._model.named_parameters() if name in trainable]
+        return _Pull(mu, [(parameter, parameter.detach().clone()) for parameter in named])
+
+
+def _shuffled(data: Batch, seed: int, rows: int) -> Batch:
+    order = torch.from_numpy(permutation(seed, rows))
+    return {name: array[order] for name, array in data.items()}

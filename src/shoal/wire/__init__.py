@@ -1,0 +1,1 @@
+"""Bytes on the wire: messages, codec, and the HTTP connection that carries them."""

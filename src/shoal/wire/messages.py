@@ -1,0 +1,180 @@
+"""What travels between a coordinator and those who call it, as plain data in JSON."""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from shoal.core.errors import BadRequest
+from shoal.core.task import Kind
+from shoal.core.types import Assignment, Costs, ModelVersion, Receipt
+
+PROTOCOL = 1
+"""Version of the protocol; a coordinator refuses calls of another one with 426."""
+
+MAX_MESSAGE = 1 << 20
+"""Largest JSON message in bytes."""
+
+MAX_WAIT = 30.0
+"""Longest time in seconds for which a coordinator holds a long-polling request."""
+
+HELD = "Shoal-Held"
+"""Response header: seconds for which the server held the request on purpose."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolRequest:
+    """A device asks to join: its unique name and its raw Ed25519 public key in base64."""
+
+    name: str
+    public_key: str
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolReply:
+    """The device's id and the bearer secret of its later calls."""
+
+    device: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckInRequest:
+    """A device offers to work: the names of the tasks it has code for, and whether it releases statistics."""
+
+    training: tuple[str, ...] = ()
+    statistics: bool = False
+    wait: float = 0.0
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class CheckInReply:
+    """An assignment with its lease in seconds, or none and when to ask again."""
+
+    assignment: Assignment | None
+    lease: float
+    retry_after: float
+    reason: str
+    server_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportHead:
+    """What stands before the arrays of a report; `digest` is the SHA-256 of the arrays' bytes, `size` their number."""
+
+    digest: str
+    size: int
+    weight: int
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    costs: Costs = Costs()
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """A device gives an assignment back, and says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenewReply:
+    """Until when the lease was extended, in seconds since 1970 by the server's clock."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """A person ends a task, and says why."""
+
+    reason: str = "cancelled by its researcher"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """Where a task stands. `reports` and `goal` are those of the round in progress."""
+
+    id: str
+    name: str
+    kind: Kind
+    phase: Literal["collecting", "committing", "finished", "failed", "cancelled"]
+    round: int
+    rounds: int
+    attempt: int
+    reports: int
+    goal: int
+    devices: tuple[str, ...]
+    reason: str
+    latest: ModelVersion
+
+    @property
+    def over(self) -> bool:
+        """Whether the task has ended."""
+        return self.phase in ("finished", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsReply:
+    """The versions that the caller has not seen, and where the task stands."""
+
+    versions: tuple[ModelVersion, ...]
+    status: TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    """One enrolled device."""
+
+    id: str
+    name: str
+    enrolled: float
+    last_seen: float | None
+    revoked: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlobReply:
+    """The digest under which a blob was kept."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """That the coordinator serves, and which versions it speaks."""
+
+    status: str
+    version: str
+    protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorMessage:
+    """An error as it travels: its class in core.errors by code, what is wrong with which value, and the way out."""
+
+    code: str
+    problem: str
+    fix: str
+    server_time: float
+    receipt: Receipt | None = None
+
+
+Message: TypeAlias = object
+
+
+def encode(message: Message) -> bytes:
+    """Return a message as JSON."""
+    return msgspec.json.encode(message)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Read a message of a known kind. Raises BadRequest, naming the field that is wrong."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"{kind.__name__} cannot be read ({error})", "send JSON as in /openapi.json") from error

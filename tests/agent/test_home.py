@@ -1,0 +1,106 @@
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from shoal.agent.home import AgentHome, Release
+from shoal.core.errors import BadRequest, ConfigurationError
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def home(tmp_path: Path):
+    with AgentHome(tmp_path / "bob") as made:
+        yield made
+
+
+def test_what_is_secret_is_the_owners_alone(home: AgentHome):
+    home.identity("http://shoal", "bob")
+    home.keep_report("a1", b"report")
+    home.log(Release(1.0, "line-1", 1, "update"))
+    assert mode(home.path) == 0o700
+    files = [path for path in home.path.rglob("*") if path.is_file()]
+    assert {path.name: mode(path) for path in files} == {
+        "device.json": 0o600,
+        "a1.report": 0o600,
+        "releases.jsonl": 0o600,
+        "lock": 0o600,
+    }
+
+
+def test_a_device_keeps_its_key_and_its_secret(home: AgentHome):
+    first = home.identity("http://shoal", "bob")
+    assert home.identity("http://shoal", "bob") == first
+    assert len(first.public_key) == 44
+    assert first.public_key != first.private_key
+
+
+def test_a_home_belongs_to_one_device_of_one_coordinator(home: AgentHome):
+    home.identity("http://shoal", "bob")
+    for url, name in (("http://shoal", "alice"), ("http://elsewhere", "bob")):
+        with pytest.raises(ConfigurationError, match="belongs to device 'bob' of http://shoal"):
+            home.identity(url, name)
+
+
+def test_a_damaged_identity_is_named(home: AgentHome):
+    (home.path / "device.json").write_text("{")
+    with pytest.raises(ConfigurationError, match=r"device.json cannot be read"):
+        home.identity("http://shoal", "bob")
+
+
+def test_two_agents_cannot_share_a_home(home: AgentHome):
+    with pytest.raises(ConfigurationError, match=r"another agent uses .*bob"):
+        AgentHome(home.path)
+    home.close()
+    AgentHome(home.path).close()
+
+
+def test_reports_wait_until_they_are_dropped(home: AgentHome):
+    home.keep_report("b2", b"two")
+    home.keep_report("a1", b"one")
+    assert home.reports() == ["a1", "b2"]
+    home.drop_report("b2")
+    home.drop_report("b2")
+    assert [(name, home.report(name)) for name in home.reports()] == [("a1", b"one")]
+
+
+def test_a_report_that_was_cut_off_by_a_crash_is_no_report(home: AgentHome):
+    (home.path / "outbox" / "a1.report.partial").write_bytes(b"half")
+    home.close()
+    with AgentHome(home.path) as again:
+        assert again.reports() == []
+        assert list((again.path / "outbox").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "", "a" * 65, "a/b", "ü"])
+def test_names_from_the_network_never_leave_the_home(home: AgentHome, name: str):
+    with pytest.raises(BadRequest, match="letters and digits"):
+        home.keep_report(name, b"")
+    with pytest.raises(BadRequest, match="letters and digits"):
+        home.blob(name)
+
+
+def test_the_log_keeps_every_line(home: AgentHome):
+    lines = [
+        Release(1.0, "boston-1", 1, "statistics", ("CRIM", "ZN"), 96, "ab"),
+        Release(2.0, "boston-2", 1, "update", ("w float32 [2]",), 80, "cd", 0.5),
+        Release(3.0, "boston-2", 2, "refused", reason="too few rows"),
+    ]
+    for line in lines:
+        home.log(line)
+    assert list(home.releases()) == lines
+    written = (home.path / "releases.jsonl").read_text().splitlines()
+    assert json.loads(written[1])["norm"] == 0.5
+
+
+def test_damaged_blobs_are_not_used(home: AgentHome):
+    digest = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
+    assert home.blob(digest) is None
+    home.keep_blob(digest, b"hello world")
+    assert home.blob(digest) == b"hello world"
+    (home.path / "blobs" / digest).write_bytes(b"hello w0rld")
+    assert home.blob(digest) is None

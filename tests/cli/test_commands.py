@@ -1,0 +1,102 @@
+"""The commands of owners and researchers, against a real coordinator and a real agent in processes of their own."""
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import shoal.demo
+from shoal.cli.main import app
+from shoal.core.tree import encode
+from shoal.data import Table, write_csv
+from shoal.demo.processes import Children
+
+CODE = str(Path(shoal.demo.__file__).parent / "regression.py")
+
+runner = CliRunner()
+
+
+def lines(*arguments: str, **environment: str) -> list[dict[str, object]]:
+    """Run a command with --json and return what it printed."""
+    result = runner.invoke(app, [*arguments, "--json"], env=environment, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def text(*arguments: str, **environment: str) -> str:
+    result = runner.invoke(app, list(arguments), env=environment, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def children() -> Iterator[Children]:
+    with Children() as running:
+        yield running
+
+
+@pytest.mark.processes
+def test_publish_train_watch_and_download(tmp_path, children, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    server_arguments = ["server", "--home", str(tmp_path / "server"), "--port", "0", "--json", "--stop-with-stdin"]
+    server = children.start("server", server_arguments, tmp_path / "server.log", announces=True)
+    announced = json.loads(server.first_line(60))
+    me = {"SHOAL_URL": announced["url"], "SHOAL_TOKEN": announced["admin_token"]}
+    assert lines("tasks", **me) == []
+    nothing = runner.invoke(app, ["watch"], env=me)
+    assert (nothing.exit_code, "publish one" in nothing.stderr) == (1, True)
+
+    (published,) = lines("publish", CODE, "--features", "2", "--rounds", "2", "--owners", "1", **me)
+    assert published["task"] == "regression-1"
+
+    rng = np.random.Generator(np.random.Philox(1))
+    write_csv(tmp_path / "rows.csv", Table(("a", "b", "y"), rng.standard_normal((30, 3))))
+    agent_arguments = ["agent", "--url", "-", "--name", "bob", "--home", str(tmp_path / "bob"), "--json"]
+    agent_arguments += ["--code", CODE, "--data", str(tmp_path / "rows.csv"), "--target", "y", "--stop-with-stdin"]
+    bob = children.start("bob", agent_arguments, tmp_path / "bob.log")
+    bob.send(json.dumps({"url": announced["url"], "token": announced["enrolment_token"]}))
+
+    rounds = lines("watch", "regression", **me)
+    assert [row["round"] for row in rounds] == [1, 2]
+    said = [json.loads(line)["said"] for line in bob.log.read_text().splitlines()]
+    releases = [line.partition(":")[0] for line in said if line.startswith("releasing")]
+    assert releases == ["releasing to regression-1 round 1", "releasing to regression-1 round 2"]
+
+    (task,) = lines("tasks", **me)
+    assert (task["id"], task["phase"]) == ("regression-1", "finished")
+    assert "2/2" in text("tasks", **me)
+    (device,) = lines("devices", **me)
+    assert device["name"] == "bob"
+    assert "bob" in text("devices", **me)
+    versions = lines("models", "list", "regression", **me)
+    assert [version["number"] for version in versions] == [0, 1, 2]
+    assert versions[2]["digest"] == rounds[1]["digest"]
+    assert versions[2]["digest"][:16] in text("models", "list", "regression", **me)
+
+    for wanted in ("regression@1", "regression"):
+        (wrote,) = lines("models", "download", wanted, "--to", str(tmp_path / wanted), **me)
+        assert sha256((tmp_path / wanted).read_bytes()).hexdigest() == wrote["digest"]
+    assert (tmp_path / "regression").read_bytes() != (tmp_path / "regression@1").read_bytes()
+
+
+def test_show_lists_the_arrays_of_a_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(encode({"layer.weight": np.full((2, 3), 2.0, np.float32), "steps": np.array(4)}))
+    assert lines("models", "show", str(path)) == [
+        {"array": "layer.weight", "shape": [2, 3], "dtype": "float32", "norm": pytest.approx(24**0.5)},
+        {"array": "steps", "shape": [], "dtype": "int64", "norm": 4.0},
+    ]
+    assert "7 numbers in 2 arrays" in text("models", "show", str(path))
+
+
+def test_an_invitation_must_be_readable(tmp_path, monkeypatch):
+    write_csv(tmp_path / "rows.csv", Table(("a", "y"), np.ones((20, 2))))
+    monkeypatch.setattr("shoal.cli.agent.first_line", lambda: "hello")
+    arguments = ["agent", "--url", "-", "--name", "bob", "--data", str(tmp_path / "rows.csv"), "--target", "y"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "standard input begins with no" in result.stderr

@@ -1,0 +1,48 @@
+"""Seeds are part of every result that was ever published: these values must never change."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoal.core.seeds import derive, permutation
+
+
+@pytest.mark.parametrize(
+    ("parts", "seed"),
+    [
+        ((), 724655455495936113),
+        ((7, 3, "ann"), 566177359250934768),
+        ((7, "3", "ann"), 2596776036068364494),
+        ((0, 1, "Zoë-λ"), 6987599018996105432),
+    ],
+)
+def test_known_seeds(parts, seed):
+    assert derive(*parts) == seed
+
+
+@given(st.lists(st.integers() | st.text(st.characters(exclude_categories=["Cs"]))))
+def test_a_seed_fits_in_63_bits(parts):
+    assert 0 <= derive(*parts) < 2**63
+
+
+def test_kind_order_and_boundaries_of_parts_matter():
+    parts = [(1, 2), (2, 1), ("1", 2), (12,), ("1", "2"), ("12",), (1, 2, "")]
+    assert len({derive(*each) for each in parts}) == len(parts)
+
+
+def test_known_permutation():
+    assert permutation(derive(7, 3, "ann"), 8).tolist() == [0, 7, 1, 6, 5, 4, 3, 2]
+
+
+def test_permutation_is_numpys_philox():
+    expected = np.arange(100)
+    np.random.Generator(np.random.Philox(12345)).shuffle(expected)
+    assert permutation(12345, 100).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 17])
+def test_permutation_visits_every_row_once(rows):
+    order = permutation(5, rows)
+    assert sorted(order.tolist()) == list(range(rows))
+    assert order.dtype == np.int64

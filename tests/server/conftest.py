@@ -1,0 +1,113 @@
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import httpx
+import msgspec
+import numpy as np
+import pytest
+
+from shoal.core.roles import Role
+from shoal.core.task import ArraySpec, Bounds, RoundPlan, TaskSpec, weight_units
+from shoal.core.tree import Tree, encode
+from shoal.server.app import build_app
+from shoal.server.coordinator import Coordinator
+from shoal.store.memory import MemoryBlobs, MemoryStore
+from shoal.testing.clock import ManualClock
+from shoal.testing.transport import InMemoryTransport
+from shoal.wire.codec import encode_trees, frame
+from shoal.wire.messages import CheckInReply, EnrolReply, ReportHead, TaskStatus, VersionsReply
+
+ARRAYS = {
+    "w": ArraySpec((2, 3), "float32"),
+    "b": ArraySpec((), "float32"),
+    "mean": ArraySpec((3,), "float32", Role.BUFFER),
+    "steps": ArraySpec((), "int64", Role.COUNTER),
+    "base": ArraySpec((4,), "float32", Role.FROZEN),
+}
+START: Tree = {
+    "w": np.ones((2, 3), np.float32),
+    "b": np.float32(0.5) * np.ones((), np.float32),
+    "mean": np.zeros(3, np.float32),
+    "steps": np.zeros((), np.int64),
+}
+
+
+def spec(rounds: int = 2, goal: int = 2, **changes: object) -> TaskSpec:
+    plan = RoundPlan(goal=goal, minimum=1, deadline=60.0, lease=20.0, attempts=2)
+    made = TaskSpec("plain", ARRAYS, rounds, plan, bounds=Bounds(max_abs=8.0, max_weight=1000.0, max_updates=16))
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def delta(value: float) -> Tree:
+    return {
+        "w": np.full((2, 3), value, np.float32),
+        "b": np.full((), -value, np.float32),
+        "mean": np.full(3, value / 2, np.float32),
+        "steps": np.full((), 3, np.int64),
+    }
+
+
+def report_body(tree: Tree, weight: float = 10.0, **head: object) -> bytes:
+    data = encode_trees({"delta": tree})
+    made = ReportHead(hashlib.sha256(data).hexdigest(), len(data), weight_units(weight), {"loss": 1.0})
+    return frame(replace(made, **head), data)  # type: ignore[arg-type]
+
+
+@dataclass
+class Served:
+    """A coordinator in memory behind a client, with its tokens and a clock that stands still."""
+
+    client: httpx.Client
+    coordinator: Coordinator
+    clock: ManualClock
+    admin: str
+    enrolment: str
+    devices: dict[str, str] = field(default_factory=dict)
+
+    def people(self, token: str | None = None) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token or self.admin}"}
+
+    def device(self, name: str) -> dict[str, str]:
+        if name not in self.devices:
+            key = base64.b64encode(hashlib.sha256(name.encode()).digest()).decode()
+            answer = self.client.post(
+                "/v1/devices", json={"name": name, "public_key": key}, headers=self.people(self.enrolment)
+            )
+            assert answer.status_code == 200, answer.text
+            self.devices[name] = msgspec.json.decode(answer.content, type=EnrolReply).secret
+        return {"Authorization": f"Bearer {self.devices[name]}"}
+
+    def publish(self, made: TaskSpec, start: Tree = START) -> TaskStatus:
+        initial = self.client.post("/v1/blobs", content=encode(start), headers=self.people()).json()["digest"]
+        made = replace(made, initial=initial)
+        answer = self.client.post("/v1/tasks", content=msgspec.json.encode(made), headers=self.people())
+        assert answer.status_code == 200, answer.text
+        return msgspec.json.decode(answer.content, type=TaskStatus)
+
+    def check_in(self, name: str, **asked: object) -> CheckInReply:
+        answer = self.client.post(
+            "/v1/checkin", json={"training": ["plain"], "statistics": True, **asked}, headers=self.device(name)
+        )
+        assert answer.status_code == 200, answer.text
+        return msgspec.json.decode(answer.content, type=CheckInReply)
+
+    def report(self, name: str, assignment: str, body: bytes) -> httpx.Response:
+        return self.client.post(f"/v1/assignments/{assignment}/report", content=body, headers=self.device(name))
+
+    def versions(self, task: str, after: int = -1, wait: float = 5.0) -> VersionsReply:
+        answer = self.client.get(f"/v1/tasks/{task}/versions?after={after}&wait={wait}", headers=self.people())
+        assert answer.status_code == 200, answer.text
+        return msgspec.json.decode(answer.content, type=VersionsReply)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    clock = ManualClock()
+    coordinator = Coordinator(MemoryStore(), MemoryBlobs(), clock)
+    admin = coordinator.identities.issue("admin", clock())
+    enrolment = coordinator.identities.issue("enrolment", clock())
+    transport = InMemoryTransport(build_app(coordinator))
+    with httpx.Client(transport=transport, base_url="http://shoal") as client:
+        yield Served(client, coordinator, clock, admin, enrolment)
