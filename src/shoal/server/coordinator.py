@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import structlog
 
@@ -14,6 +14,7 @@ from shoal.core.types import ModelVersion, Receipt
 from shoal.rounds.effects import Accept, Assign, Effect, Extend, Refuse, Wait
 from shoal.rounds.events import Cancelled, CheckedIn, Published, Rejected, Released, Renewed, Reported
 from shoal.rounds.state import RETRY_AFTER, LeaseState
+from shoal.server.arrivals import Arrivals
 from shoal.server.auth import Identities
 from shoal.server.bell import Bell
 from shoal.server.running import RunningTask
@@ -44,7 +45,7 @@ class Coordinator:
         self.clock = clock
         self.bell = Bell()
         self.tasks: dict[str, RunningTask] = {}
-        self._arriving: dict[str, int] = {}
+        self.arrivals = Arrivals()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -67,7 +68,7 @@ class Coordinator:
         self.storage.store.close()
 
     def _running(self, stream: str) -> RunningTask:
-        return RunningTask(stream, self.storage, self.clock, self.bell.ring, self._in_use)
+        return RunningTask(stream, self.storage, self.clock, self.bell.ring, self.forget)
 
     async def _sweep(self) -> None:
         while True:
@@ -192,26 +193,15 @@ class Coordinator:
                 return task
         raise Gone(f"assignment {assignment} is not open for {device.name!r}", "drop it and check in again")
 
-    def _in_use(self, digest: str) -> bool:
+    def _accepted(self, digest: str) -> bool:
         leases = (lease for task in self.tasks.values() for lease in task.state.leases.values())
-        return digest in self._arriving or any(lease.digest == digest for lease in leases)
+        return any(lease.digest == digest for lease in leases)
 
-    @contextlib.contextmanager
-    def arriving(self, digest: str) -> Iterator[None]:
-        """Keep the bytes of a digest from being discarded while a report with it is under way."""
-        self._arriving[digest] = self._arriving.get(digest, 0) + 1
-        try:
-            yield
-        finally:
-            self._arriving[digest] -= 1
-            if self._arriving[digest] == 0:
-                del self._arriving[digest]
-
-    async def drop_unless_accepted(self, digest: str) -> None:
-        """Delete a blob that a report brought, when the report was refused and no other one brings the same bytes."""
-        accepted = any(lease.digest == digest for task in self.tasks.values() for lease in task.state.leases.values())
-        if not accepted and self._arriving.get(digest, 0) <= 1:
-            await asyncio.to_thread(self.storage.forget, (digest,))
+    async def forget(self, digests: tuple[str, ...], *, own: int = 0) -> None:
+        """Remove the bytes of updates that no open round counts and no report brings (but the caller's `own`)."""
+        unused = tuple(d for d in digests if self.arrivals.count(d) <= own and not self._accepted(d))
+        async with self.arrivals.going(unused):
+            await asyncio.to_thread(self.storage.forget, unused)
 
     async def report(
         self, device: DeviceRecord, assignment: str, head: ReportHead, file: TreeFile, inline: bytes | None

@@ -87,7 +87,7 @@ async def report(request: Request, assignment: str) -> Response:
     head, rest = await _read_head(pieces)
     if head.size > largest_report(spec):
         raise TooLarge(f"an update of {head.size} bytes", f"the task's arrays take {largest_report(spec)}")
-    with here.arriving(head.digest):
+    async with here.arrivals.coming(head.digest):
         if head.size <= INLINE_BYTES:
             receipt = await _small(here, device, assignment, head, rest, pieces)
         else:
@@ -133,7 +133,7 @@ async def _large(
         _check_arrived(head, received.size, received.digest)
         return await here.report(device, assignment, head, here.storage.tree(received.digest), None)
     finally:
-        await here.drop_unless_accepted(received.digest)
+        await here.forget((received.digest,), own=int(received.digest == head.digest))
 
 
 def _check_arrived(head: ReportHead, size: int, digest: str) -> None:

@@ -1,7 +1,7 @@
 """One task as the coordinator runs it: its state, the stream that makes it durable, and its effects."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 
 import structlog
@@ -38,13 +38,13 @@ class RunningTask:
         storage: Storage,
         clock: Callable[[], float],
         changed: Callable[[], None],
-        in_use: Callable[[str], bool],
+        forget: Callable[[tuple[str, ...]], Awaitable[None]],
     ) -> None:
         self.task = task
         self._storage = storage
         self._clock = clock
         self._changed = changed
-        self._in_use = in_use
+        self._forget = forget
         self._epoch = storage.store.lead(task)
         self._tail: Future[int] | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -137,15 +137,15 @@ class RunningTask:
             return
 
     async def _discard(self, digests: tuple[str, ...]) -> None:
-        self._snapshot()
-        unused = tuple(digest for digest in digests if not self._in_use(digest))
-        await asyncio.to_thread(self._storage.forget, unused)
+        await self._snapshot()
+        await self._forget(digests)
 
-    def _snapshot(self) -> None:
+    async def _snapshot(self) -> None:
         durable = self._tail is None or (self._tail.done() and self._tail.exception() is None)
         if durable and self._position - self._snapshot_at >= SNAPSHOT_EVERY:
             self._snapshot_at = self._position
-            self._storage.store.save_snapshot(self.task, self._position, encode_state(self.state))
+            data = encode_state(self.state)
+            await asyncio.to_thread(self._storage.store.save_snapshot, self.task, self._position, data)
 
     async def tick(self) -> None:
         """Let the time pass, if something is due."""
