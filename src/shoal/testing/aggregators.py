@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from shoal.algorithms.aggregator import Aggregator
-from shoal.core.errors import RefusedUpdate
+from shoal.core.errors import Abandoned, RefusedUpdate
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, Bounds, RoundPlan, TaskSpec, weight_units
 from shoal.core.tree import Array, Tree, digest
@@ -69,7 +69,8 @@ def aggregator_laws(
 
 def _try(check: Callable[[], None], share: float) -> None:
     examples = max(1, round(share * settings().max_examples))
-    settings(deadline=None, database=None, max_examples=examples, phases=(Phase.generate, Phase.shrink))(check)()
+    phases = (Phase.generate, Phase.shrink)
+    settings(deadline=None, database=None, max_examples=examples, phases=phases, report_multiple_bugs=False)(check)()
 
 
 def updates(spec: TaskSpec) -> st.SearchStrategy[Update]:
@@ -143,19 +144,26 @@ def _grouped(aggregator: Aggregator[Any], spec: TaskSpec, cohort: Sequence[Updat
     return aggregator.merge(left, _grouped(aggregator, spec, cohort[cut:], data))
 
 
+def _finish(aggregator: Aggregator[Any], state: Any) -> Mapping[str, Tree]:
+    try:
+        return aggregator.finish(state)
+    except Abandoned as error:
+        raise AssertionError(f"{aggregator.name}: every update was lost ({error})") from error
+
+
 def _bits(result: Mapping[str, Tree]) -> dict[str, str]:
     return {tree: digest(arrays) for tree, arrays in result.items()}
 
 
 def _folds(aggregator: Aggregator[Any], spec: TaskSpec, laws: AbstractSet[AggregatorLaw], data: st.DataObject) -> None:
     cohort = data.draw(_cohorts(spec), label="updates")
-    result = aggregator.finish(_in_turn(aggregator, spec, cohort))
+    result = _finish(aggregator, _in_turn(aggregator, spec, cohort))
     if "order" in laws:
         order = data.draw(st.permutations(cohort), label="order")
-        again = aggregator.finish(_grouped(aggregator, spec, order, data))
+        again = _finish(aggregator, _grouped(aggregator, spec, order, data))
         _hold(_bits(result) == _bits(again), f"{aggregator.name}: order or grouping changes the result")
         turned = aggregator.merge(_grouped(aggregator, spec, order, data), aggregator.init(spec))
-        _hold(_bits(result) == _bits(aggregator.finish(turned)), f"{aggregator.name}: an empty state is not neutral")
+        _hold(_bits(result) == _bits(_finish(aggregator, turned)), f"{aggregator.name}: an empty state is not neutral")
     if "result" in laws:
         _result(aggregator, spec, result)
     for tree, arrays in spec.trees.items():
@@ -192,14 +200,14 @@ def _combined(what: str, spec: TaskSpec, array: ArraySpec, cohort: Sequence[Upda
 def _refusals(
     aggregator: Aggregator[Any], spec: TaskSpec, laws: AbstractSet[AggregatorLaw], good: Update, base: Update
 ) -> None:
-    expected = _bits(aggregator.finish(_in_turn(aggregator, spec, [good])))
+    expected = _bits(_finish(aggregator, _in_turn(aggregator, spec, [good])))
     for law, what, bad in _defects(spec, replace(base, assignment=f"{base.assignment}-bad")):
         if law in laws:
             state = _in_turn(aggregator, spec, [good])
             try:
                 aggregator.add(state, _copy(bad))
             except RefusedUpdate:
-                kept = _bits(aggregator.finish(state))
+                kept = _bits(_finish(aggregator, state))
                 _hold(kept == expected, f"{aggregator.name}: an update with {what} was refused, and counted in part")
             else:
                 raise AssertionError(f"{aggregator.name}: an update with {what} was not refused")
