@@ -14,7 +14,7 @@ from shoal.rounds.events import CheckedIn, Recorded, Reported, Ticked
 from shoal.store import sql
 from shoal.store.sql import SqlStore
 from shoal.store.store import Entry
-from shoal.store.tables import VERSION, accepted
+from shoal.store.tables import REVISION, accepted
 from shoal.testing.stores import EVENTS
 
 
@@ -95,8 +95,8 @@ def test_other_urls_are_refused_without_their_password(url):
 def test_a_newer_database_is_left_alone(make_store):
     store = make_store()
     store.close()
-    execute(store.path, "UPDATE schema SET version = 99")
-    with pytest.raises(NewerDatabase, match=f"{store.path} has schema version 99.* {VERSION}"):
+    execute(store.path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(NewerDatabase, match=f"{store.path} has schema revision 9999.* {REVISION}"):
         SqlStore(store.path)
 
 

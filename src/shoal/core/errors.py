@@ -3,7 +3,8 @@
 ShoalError
 ├── ConfigurationError            a setting, file or option is wrong
 │   ├── UnknownSetting            a key nobody reads
-│   └── NewerDatabase             the home was written by a later version
+│   ├── NewerDatabase             the home was written by a later version
+│   └── OlderDatabase             the home was written by an earlier version
 ├── DataError                     an owner's data cannot be used
 │   ├── NotNumeric                text where numbers belong
 │   └── NoRows                    nothing to train on
@@ -75,6 +76,12 @@ class NewerDatabase(ConfigurationError):
 
 class DataError(ShoalError):
     """An owner's data cannot be used."""
+class OlderDatabase(ConfigurationError):
+    """The home was written by an earlier version of Shoal, and waits for `shoal server migrate`."""
+
+    code = "older_database"
+
+
 
     code = "data"
     status = 422

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shoal.store.durable import storage_full, sync_folder
 from shoal.store.rules import no_blob
-from shoal.store.store import Namespace
+from shoal.store.store import Namespace, Stored
 
 PIECE = 1 << 20
 """Bytes in which `open` hands out a blob."""
@@ -55,6 +55,15 @@ class FolderBlobs:
     def namespace(self, digest: str) -> Namespace:
         """Return where a blob lies. Raises NotFound."""
         return self._find(digest)[0]
+
+    def stored(self, namespace: Namespace) -> Iterator[Stored]:
+        """Yield every blob of a namespace, kept since its file was written."""
+        for path in self._folders[namespace].glob("??/*"):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue
+            yield Stored(path.name, found.st_size, found.st_mtime)
 
     def delete(self, digest: str) -> None:
         """Remove a blob, first as an update, then as published; an unknown digest is ignored."""

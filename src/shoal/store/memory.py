@@ -2,12 +2,12 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from shoal.core.errors import ShoalError, StoreError
-from shoal.rounds.events import Recorded
+from shoal.rounds.events import Recorded, Reported
 from shoal.store.rules import (
     check_head,
     check_once,
@@ -19,7 +19,7 @@ from shoal.store.rules import (
     renewed,
     token_conflict,
 )
-from shoal.store.store import DeviceRecord, Entry, Namespace, TokenRecord
+from shoal.store.store import DeviceRecord, Entry, Namespace, Stored, TokenRecord
 
 
 @dataclass(slots=True)
@@ -41,6 +41,8 @@ class MemoryStore:
         self._inline: dict[str, bytes] = {}
         self._devices: dict[str, DeviceRecord] = {}
         self._tokens: dict[str, TokenRecord] = {}
+        self._pins: set[tuple[str, int]] = set()
+        self._seen: dict[str, float] = {}
         self._closed = False
 
     def lead(self, stream: str) -> int:
@@ -115,6 +117,34 @@ class MemoryStore:
             for digest in digests:
                 self._inline.pop(digest, None)
 
+    def inline_stored(self) -> list[Stored]:
+        """Return what there is of small updates, without their bytes."""
+        with self._lock:
+            records = [record for stream in self._streams.values() for record in stream.events]
+            reports = [(r.event.digest, r.at) for r in records if isinstance(r.event, Reported)]
+            since = dict(sorted(reports, key=lambda report: report[1]))
+            return [Stored(digest, len(data), since.get(digest, 0.0)) for digest, data in self._inline.items()]
+
+    def pin(self, stream: str, number: int, pinned: bool = True) -> None:
+        """Mark a version as one that is kept, or take the mark away."""
+        with self._lock:
+            (self._pins.add if pinned else self._pins.discard)((stream, number))
+
+    def pins(self) -> list[tuple[str, int]]:
+        """Return every version that is marked, as (stream, number)."""
+        with self._lock:
+            return sorted(self._pins)
+
+    def saw(self, seen: Mapping[str, float]) -> None:
+        """Keep when devices (by name) called last."""
+        with self._lock:
+            self._seen.update({name: at for name, at in seen.items() if name in self._devices})
+
+    def seen(self) -> dict[str, float]:
+        """Return when devices (by name) called last."""
+        with self._lock:
+            return dict(self._seen)
+
     def add_device(self, device: DeviceRecord) -> None:
         """Keep a device. Raises Conflict when the name or the id is another device's."""
         with self._lock:
@@ -184,6 +214,12 @@ class MemoryBlobs:
                 if digest in kept:
                     return namespace, kept[digest]
         raise no_blob(digest)
+
+    def stored(self, namespace: Namespace) -> Iterator[Stored]:
+        """Yield every blob of a namespace, as kept since 1970: memory keeps no times."""
+        with self._lock:
+            kept = dict(self._kept[namespace])
+        return (Stored(digest, len(data), 0.0) for digest, data in kept.items())
 
     def delete(self, digest: str) -> None:
         """Remove a blob, first as an update, then as published; an unknown digest is ignored."""

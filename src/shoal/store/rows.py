@@ -1,16 +1,16 @@
 """What a SQL store reads and writes, each a function of a connection in a transaction that its caller commits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from shoal.store import tables
 from shoal.store.rules import check_snapshot, device_conflict, no_device, renewed, token_conflict
-from shoal.store.store import DeviceRecord, TokenRecord
+from shoal.store.store import DeviceRecord, Stored, TokenRecord
 
-DEVICE = tuple(column for column in tables.devices.c if column.name != "number")
+DEVICE = tuple(column for column in tables.devices.c if column.name not in ("number", "seen"))
 TOKEN = tuple(column for column in tables.tokens.c if column.name != "number")
 
 
@@ -81,6 +81,44 @@ def discard(connection: Connection, digests: Sequence[str]) -> None:
 
 def add_device(connection: Connection, device: DeviceRecord) -> None:
     """Keep a device, or what it became by enrolling again."""
+def inline_stored(connection: Connection) -> list[Stored]:
+    """Return digest, size and time of every small update: when it was last accepted, 0 when it never was."""
+    table, accepted = tables.inline, tables.accepted
+    since = func.coalesce(
+        select(func.max(accepted.c.at)).where(accepted.c.digest == table.c.digest).scalar_subquery(), 0.0
+    )
+    return [Stored(*row) for row in connection.execute(select(table.c.digest, func.length(table.c.bytes), since))]
+
+
+def pin(connection: Connection, stream: str, number: int, pinned: bool) -> None:
+    """Mark a version, or take the mark away."""
+    table = tables.pins
+    connection.execute(delete(table).where((table.c.stream == stream) & (table.c.number == number)))
+    if pinned:
+        connection.execute(insert(table).values(stream=stream, number=number))
+
+
+def pins(connection: Connection) -> list[tuple[str, int]]:
+    """Return every marked version."""
+    table = tables.pins
+    query = select(table.c.stream, table.c.number).order_by(table.c.stream, table.c.number)
+    return [(row.stream, row.number) for row in connection.execute(query)]
+
+
+def saw(connection: Connection, seen: Mapping[str, float]) -> None:
+    """Keep when devices called last."""
+    table = tables.devices
+    if seen:
+        query = update(table).where(table.c.name == bindparam("device")).values(seen=bindparam("at"))
+        connection.execute(query, [{"device": name, "at": at} for name, at in seen.items()])
+
+
+def seen(connection: Connection) -> dict[str, float]:
+    """Return when devices called last."""
+    table = tables.devices
+    return {row.name: row.seen for row in connection.execute(select(table.c.name, table.c.seen)) if row.seen}
+
+
     table = tables.devices
     known = connection.execute(select(*DEVICE).where(table.c.name == device.name)).one_or_none()
     try:

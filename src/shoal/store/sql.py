@@ -6,21 +6,21 @@ the head of a stream locks its row, which SQLite does by letting in one writer a
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from shoal.core.errors import ConfigurationError, CorruptStore, NewerDatabase, StorageFull, StoreError
+from shoal.core.errors import ConfigurationError, CorruptStore, StorageFull, StoreError
 from shoal.rounds.events import Recorded
-from shoal.store import rows, tables
+from shoal.store import rows, schema
 from shoal.store.appending import Append
 from shoal.store.events import RESTORE, decode, encode
-from shoal.store.store import DeviceRecord, Entry, TokenRecord
+from shoal.store.store import DeviceRecord, Entry, Stored, TokenRecord
 from shoal.store.writer import Writer
 
 T = TypeVar("T")
@@ -38,8 +38,8 @@ PAGE = 512
 class SqlStore:
     """A Store in the SQLite file at a path, or at a `sqlite:///` URL.
 
-    Raises CorruptStore when the file is not a sound database of ours, NewerDatabase when a later version wrote it,
-    ConfigurationError for a URL of another kind.
+    Raises CorruptStore when the file is not a sound database of ours, NewerDatabase or OlderDatabase when another
+    version wrote it, ConfigurationError for a URL of another kind.
     """
 
     def __init__(self, where: str | Path) -> None:
@@ -96,6 +96,26 @@ class SqlStore:
         """Forget the bytes of small updates; unknown digests are ignored."""
         self._write(lambda connection: rows.discard(connection, digests))
 
+    def inline_stored(self) -> list[Stored]:
+        """Return what there is of small updates, without their bytes."""
+        return self._read(rows.inline_stored)
+
+    def pin(self, stream: str, number: int, pinned: bool = True) -> None:
+        """Mark a version as one that is kept, or take the mark away."""
+        self._write(lambda connection: rows.pin(connection, stream, number, pinned))
+
+    def pins(self) -> list[tuple[str, int]]:
+        """Return every version that is marked, as (stream, number)."""
+        return self._read(rows.pins)
+
+    def saw(self, seen: Mapping[str, float]) -> None:
+        """Keep when devices (by name) called last."""
+        self._write(lambda connection: rows.saw(connection, seen))
+
+    def seen(self) -> dict[str, float]:
+        """Return when devices (by name) called last."""
+        return self._read(rows.seen)
+
     def add_device(self, device: DeviceRecord) -> None:
         """Keep a device. Raises Conflict when the name or the id is another device's."""
         self._write(lambda connection: rows.add_device(connection, device))
@@ -139,6 +159,22 @@ class SqlStore:
         return _explain(error, self.path)
 
 
+@contextmanager
+def transaction(path: Path) -> Iterator[Connection]:
+    """Write to the database at a path in one transaction, whatever its revision; for what is done to it as a whole.
+
+    Raises StoreError when it is locked, CorruptStore when it is no database.
+    """
+    engine = _engine(path)
+    try:
+        with engine.execution_options(writes=True).begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        raise _explain(error, path) from error
+    finally:
+        engine.dispose()
+
+
 def _awaited(future: Future[T]) -> T:
     try:
         return future.result(PATIENCE)
@@ -168,7 +204,8 @@ def _create(path: Path) -> None:
 
 def _engine(path: Path) -> Engine:
     # Parameters hold what devices sent: they do not belong in the text of an error.
-    engine = create_engine(URL.create("sqlite", database=str(path)), hide_parameters=True)
+    # Readers are brief and as many as there are threads: none is to wait for another's connection.
+    engine = create_engine(URL.create("sqlite", database=str(path)), hide_parameters=True, max_overflow=-1)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine
@@ -198,27 +235,15 @@ def _prepare(engine: Engine, path: Path) -> None:
     if problem != "ok":
         raise CorruptStore(f"{path} is damaged: {problem}", RESTORE)
     with engine.execution_options(writes=True).begin() as connection:
-        _check_version(connection, path)
-
-
-def _check_version(connection: Connection, path: Path) -> None:
-    names = inspect(connection).get_table_names()
-    if names and tables.schema.name not in names:
-        raise CorruptStore(f"{path} is the database of something else", "give another path")
-    if not names:
-        tables.metadata.create_all(connection)
-        connection.execute(tables.schema.insert().values(version=tables.VERSION))
-    found = connection.execute(select(tables.schema.c.version)).scalar_one()
-    if found > tables.VERSION:
-        raise NewerDatabase(
-            f"{path} has schema version {found}, this Shoal knows versions up to {tables.VERSION}",
-            "upgrade Shoal, or give another path",
-        )
+        schema.ready(connection, path)
 
 
 def _explain(error: DBAPIError, path: Path) -> StoreError:
-    # Extended codes (SQLITE_IOERR_WRITE) hold the kind of error in their lowest byte.
-    code = error.orig.sqlite_errorcode & 0xFF if isinstance(error.orig, sqlite3.Error) else None
+    match error.orig:
+        case sqlite3.Error(sqlite_errorcode=int() as extended):
+            code = extended & 0xFF  # the rest says more exactly what it was, such as SQLITE_IOERR_WRITE
+        case _:
+            code = sqlite3.SQLITE_ERROR
     if code == sqlite3.SQLITE_FULL:
         return StorageFull(f"no space is left for {path}", "free some, then send again")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):

@@ -33,6 +33,15 @@ class TokenRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """Bytes that are kept: their digest, how many, and since when (seconds since 1970)."""
+
+    digest: str
+    size: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What one append adds to a stream: events, and the bytes of small updates by digest, made durable together."""
 
@@ -95,6 +104,26 @@ class Store(Protocol):
 
         Equal bytes are kept once, whoever brought them: ask only for what no other stream still needs.
         """
+        ...
+
+    def inline_stored(self) -> Sequence[Stored]:
+        """Return what there is of small updates, `since` their last acceptance (0 when none was)."""
+        ...
+
+    def pin(self, stream: str, number: int, pinned: bool = True) -> None:
+        """Mark a version as one that is kept, or take the mark away; doing either again changes nothing."""
+        ...
+
+    def pins(self) -> Sequence[tuple[str, int]]:
+        """Return every version that is marked, as (stream, number)."""
+        ...
+
+    def saw(self, seen: Mapping[str, float]) -> None:
+        """Keep when devices (by name) called last; unknown names are ignored."""
+        ...
+
+    def seen(self) -> Mapping[str, float]:
+        """Return when devices (by name) called last; those that never did are left out."""
         ...
 
     def add_device(self, device: DeviceRecord) -> None:
@@ -161,6 +190,10 @@ class Blobs(Protocol):
 
     def namespace(self, digest: str) -> Namespace:
         """Return where a blob lies. Raises NotFound."""
+        ...
+
+    def stored(self, namespace: Namespace) -> Iterator[Stored]:
+        """Yield every blob of a namespace; one that goes meanwhile may be left out."""
         ...
 
     def delete(self, digest: str) -> None:

@@ -12,17 +12,19 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    String,
     Table,
     Text,
     UniqueConstraint,
 )
 
-VERSION = 1
-"""Rises with every change of the tables; a database with a higher one is not opened."""
+REVISION = "0002"
+"""The newest of the migrations; a database records the one that it is at, and only one at this is opened."""
 
 metadata = MetaData()
 
-schema = Table("schema", metadata, Column("version", Integer, primary_key=True))
+# alembic's own record, under the name that it gives it.
+revision = Table("alembic_version", metadata, Column("version_num", String(32), primary_key=True))
 
 streams = Table(
     "streams",
@@ -82,6 +84,14 @@ snapshots = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+pins = Table(
+    "pins",
+    metadata,
+    Column("stream", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    PrimaryKeyConstraint("stream", "number"),
+)
+
 devices = Table(
     "devices",
     metadata,
@@ -92,6 +102,7 @@ devices = Table(
     Column("secret_hash", Text, nullable=False),
     Column("enrolled", Double, nullable=False),
     Column("revoked", Double),
+    Column("seen", Double),
     UniqueConstraint("id"),
     UniqueConstraint("name"),
 )
