@@ -11,10 +11,10 @@ from shoal.core.seeds import derive, permutation
 @pytest.mark.parametrize(
     ("parts", "seed"),
     [
-        ((), 724655455495936113),
-        ((7, 3, "ann"), 566177359250934768),
-        ((7, "3", "ann"), 2596776036068364494),
-        ((0, 1, "Zoë-λ"), 6987599018996105432),
+        ((), 707671343257750),
+        ((7, 3, "ann"), 552907577393490),
+        ((7, "3", "ann"), 2535914097723012),
+        ((0, 1, "Zoë-λ"), 6823827166988384),
     ],
 )
 def test_known_seeds(parts, seed):
@@ -22,8 +22,8 @@ def test_known_seeds(parts, seed):
 
 
 @given(st.lists(st.integers() | st.text(st.characters(exclude_categories=["Cs"]))))
-def test_a_seed_fits_in_63_bits(parts):
-    assert 0 <= derive(*parts) < 2**63
+def test_a_seed_is_an_integer_that_float64_holds(parts):
+    assert 0 <= derive(*parts) < 2**53
 
 
 def test_kind_order_and_boundaries_of_parts_matter():
@@ -32,7 +32,7 @@ def test_kind_order_and_boundaries_of_parts_matter():
 
 
 def test_known_permutation():
-    assert permutation(derive(7, 3, "ann"), 8).tolist() == [0, 7, 1, 6, 5, 4, 3, 2]
+    assert permutation(derive(7, 3, "ann"), 8).tolist() == [7, 0, 6, 1, 4, 2, 5, 3]
 
 
 def test_permutation_is_numpys_philox():

@@ -106,6 +106,7 @@ def test_task_names_that_are_taken(name):
     ("change", "says"),
     [
         ({"rounds": 0}, "rounds=0"),
+        ({"seed": 2**53}, "seed=9007199254740992"),
         ({"bounds": Bounds(max_updates=2)}, "wants 3 updates a round, its bounds allow 2"),
         ({"extra": {"delta": {}}}, "extra tree 'delta'"),
         ({"extra": {"controls": {"c": ArraySpec((1,), "bool", Role.FROZEN)}}}, r"'controls' .* \['c'\]"),

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from shoal.core.errors import TaskError, UnsupportedArray
 from shoal.core.roles import Role
+from shoal.core.seeds import SEED_BITS
 from shoal.core.tree import DTYPES
 
 Option: TypeAlias = bool | int | float | str | None
@@ -181,6 +182,10 @@ class TaskSpec:
             raise TaskError(f"task name {self.name!r}", "use 1 to 64 letters, digits, dashes, dots and underscores")
         if self.rounds < 1:
             raise TaskError(f"task {self.name!r} with rounds={self.rounds}", "give at least 1")
+        if abs(self.seed) >= 1 << SEED_BITS:
+            raise TaskError(
+                f"task {self.name!r} with seed={self.seed}", f"give one below 2**{SEED_BITS}: browsers read no larger"
+            )
         if self.plan.goal > self.bounds.max_updates:
             raise TaskError(
                 f"task {self.name!r} wants {self.plan.goal} updates a round, its bounds allow "

@@ -36,7 +36,7 @@ SPEC = TaskSpec(
     arrays={"weight": ArraySpec((2, 3), "float32"), "steps": ArraySpec((), "int64", Role.COUNTER)},
     rounds=3,
     plan=RoundPlan(goal=2, minimum=1, deadline=float("inf"), lease=0.1),
-    seed=2**63 - 1,
+    seed=2**53 - 1,
     local=LocalPlan(2, 8, OptimizerSpec("sgd", {"lr": 1e-3, "nesterov": True, "momentum": 1.0}), proximal=0.5),
     aggregator=Component("mean", {"option": None, "text": "ü", "number": 3}),
     bounds=Bounds(max_abs=3.5),
