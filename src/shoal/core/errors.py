@@ -7,6 +7,7 @@ ShoalError
 │   └── OlderDatabase             the home was written by an earlier version
 ├── DataError                     an owner's data cannot be used
 │   ├── NotNumeric                text where numbers belong
+│   ├── SchemaMismatch            rows that are not what the task's schema says
 │   └── NoRows                    nothing to train on
 ├── TaskError                     a task cannot be published or run
 │   ├── BroadcastingLoss          output and target shapes would broadcast
@@ -20,12 +21,14 @@ ShoalError
 │   ├── NotFound         404      no such task, assignment, device or blob
 │   ├── Conflict         409      it exists already, with other content
 │   ├── Gone             410      too late: the round no longer needs it
+│   ├── TooSlow          408      a body did not arrive in the time it may take
 │   ├── TooLarge         413      a header or body over its cap
 │   ├── RefusedUpdate    422      the update is not what the task asks for
 │   ├── WrongProtocol    426      client and coordinator speak other versions
 │   └── Unavailable      503      try again after a while
 ├── StoreError                    the store cannot keep what it was given
 │   ├── StreamConflict            somebody else appended first
+│   │   └── Superseded            another process leads the stream now
 │   ├── CorruptStore              what is on disk is not what was written
 │   └── StorageFull               no space left
 ├── NotPermitted                  the owner's policy does not let this leave
@@ -74,14 +77,14 @@ class NewerDatabase(ConfigurationError):
     code = "newer_database"
 
 
-class DataError(ShoalError):
-    """An owner's data cannot be used."""
 class OlderDatabase(ConfigurationError):
     """The home was written by an earlier version of Shoal, and waits for `shoal server migrate`."""
 
     code = "older_database"
 
 
+class DataError(ShoalError):
+    """An owner's data cannot be used."""
 
     code = "data"
     status = 422
@@ -91,6 +94,12 @@ class NotNumeric(DataError):
     """Text, or nothing, where a number belongs."""
 
     code = "not_numeric"
+
+
+class SchemaMismatch(DataError):
+    """An owner's rows are not what the task's schema says; the problem names column, value and number of rows."""
+
+    code = "schema_mismatch"
 
 
 class NoRows(DataError):
@@ -180,6 +189,13 @@ class Gone(RequestError):
     status = 410
 
 
+class TooSlow(RequestError):
+    """A body did not arrive in the time that its size allows."""
+
+    code = "too_slow"
+    status = 408
+
+
 class TooLarge(RequestError):
     """A header or body is over its cap."""
 
@@ -219,6 +235,12 @@ class StreamConflict(StoreError):
     """Somebody else appended to the stream first, or leads it now."""
 
     code = "stream_conflict"
+
+
+class Superseded(StreamConflict):
+    """Another process leads the stream now, and only it may append."""
+
+    code = "superseded"
 
 
 class CorruptStore(StoreError):

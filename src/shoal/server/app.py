@@ -95,6 +95,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     receipt = error.receipt if isinstance(error, Conflict) else None
     message = ErrorMessage(error.code, error.problem, error.fix, coordinator(request).clock(), receipt)
     headers = {"Retry-After": str(RETRY_SECONDS)} if error.status in (503, 507) else {}
+    if error.status == 408:
+        headers["Connection"] = "close"  # the rest of the body is not waited for (RFC 9110, 15.5.9)
     return Response(encode(message), error.status, headers, media_type="application/json")
 
 

@@ -1,16 +1,23 @@
 """What every route needs: who calls, the message in the body under a cap, and the reply."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
-from shoal.core.errors import BadRequest, TooLarge
+from shoal.core.errors import BadRequest, TooLarge, TooSlow
 from shoal.server.coordinator import Coordinator
 from shoal.store.store import DeviceRecord
 from shoal.wire.messages import HELD, MAX_MESSAGE, decode, encode
 
 T = TypeVar("T")
+
+PATIENCE_SECONDS = 30.0
+"""For how long a peer may keep the coordinator waiting for a body, in all, beside the time that its bytes earn."""
+
+SLOWEST_PEER = 4096
+"""Bytes that earn a peer another second: a body of 40 MB may take almost three hours, an idle one 30 seconds."""
 
 
 def coordinator(request: Request) -> Coordinator:
@@ -38,7 +45,10 @@ def require_anyone(request: Request) -> None:
 
 
 async def body(request: Request, most: int) -> AsyncIterator[bytes]:
-    """Yield the body in pieces; raises TooLarge before more than `most` bytes are taken."""
+    """Yield the body in pieces.
+
+    Raises TooLarge before more than `most` bytes are taken, TooSlow when the peer stalls.
+    """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise BadRequest(f"a body with content-encoding {request.headers['content-encoding']!r}", "send it as it is")
     length = request.headers.get("content-length", "0")
@@ -47,11 +57,37 @@ async def body(request: Request, most: int) -> AsyncIterator[bytes]:
     if int(length) > most:
         raise TooLarge(f"a body of {length} bytes", f"the cap here is {most}")
     received = 0
-    async for piece in request.stream():
+    async for piece in _in_time(request):
         received += len(piece)
         if received > most:
             raise TooLarge(f"a body of more than {received} bytes", f"the cap here is {most}")
         yield piece
+
+
+async def _in_time(request: Request) -> AsyncIterator[bytes]:
+    # what the disk takes between two pieces is not the peer's fault: only the waiting counts
+    pieces, clock = request.stream(), asyncio.get_running_loop().time
+    left = PATIENCE_SECONDS
+    received = 0
+    while True:
+        began = clock()
+        try:
+            async with asyncio.timeout(left):
+                piece = await anext(pieces, None)
+        except TimeoutError:
+            raise _too_slow(received) from None
+        if piece is None:
+            return
+        received += len(piece)
+        left += len(piece) / SLOWEST_PEER - (clock() - began)
+        yield piece
+
+
+def _too_slow(received: int) -> TooSlow:
+    return TooSlow(
+        f"{received} bytes of a body had arrived when the time for it was over",
+        f"send it again, faster than {SLOWEST_PEER} bytes a second",
+    )
 
 
 async def message(request: Request, kind: type[T]) -> T:

@@ -20,6 +20,7 @@ from shoal.server.bell import Bell
 from shoal.server.running import RunningTask
 from shoal.server.storage import Storage, TreeFile
 from shoal.server.verify import check_file, check_report
+from shoal.store.failpoints import reached
 from shoal.store.store import Blobs, DeviceRecord, Store
 from shoal.wire.messages import (
     MAX_WAIT,
@@ -72,15 +73,20 @@ class Coordinator:
 
     async def _sweep(self) -> None:
         while True:
-            for task in list(self.tasks.values()):
-                try:
-                    await task.tick()
-                except ShoalError as error:
-                    log.error("timer failed", task=task.task, problem=error.problem)
-            await self.bell.wait(self._until_next_timer())
+            ticked = [await self._tick(task) for task in list(self.tasks.values())]
+            # what is due and failed is still due: without a pause it would be tried without end
+            await self.bell.wait(self._until_next_timer() if all(ticked) else SWEEP_SECONDS)
+
+    async def _tick(self, task: RunningTask) -> bool:
+        try:
+            await task.tick()
+        except ShoalError as error:
+            log.error("timer failed", task=task.task, problem=error.problem)
+            return False
+        return True
 
     def _until_next_timer(self) -> float:
-        timers = [timer for task in self.tasks.values() if (timer := task.state.next_timer()) is not None]
+        timers = [timer for task in self.tasks.values() if (timer := task.next_timer()) is not None]
         return min(SWEEP_SECONDS, max(0.0, min(timers) - self.clock())) if timers else SWEEP_SECONDS
 
     # Tasks
@@ -136,6 +142,8 @@ class Coordinator:
             devices=tuple(sorted(state.leases)),
             reason=state.reason,
             latest=state.latest,
+            refusals={device: lease.reason for device, lease in state.leases.items() if lease.state in REFUSED},
+            owners=state.owners,
         )
 
     async def versions(self, name: str, after: int, wait: float) -> tuple[VersionsReply, float]:
@@ -144,6 +152,7 @@ class Coordinator:
         held = 0.0
         async for waited in self.bell.rings(min(wait, MAX_WAIT)):
             held = waited
+            task.check()
             if task.state.latest.number > after or task.state.phase.over:
                 break
         found: tuple[ModelVersion, ...] = tuple(v for v in task.state.versions if v.number > after)
@@ -169,12 +178,13 @@ class Coordinator:
         waits: list[Wait] = []
         for task in list(self.tasks.values()):
             spec = task.state.spec
-            fits = request.statistics if spec.kind == "statistics" else spec.name in request.training
+            fits = _fits(spec, request)
             if not fits or task.state.phase.over:
                 continue
             for effect in await task.handle(CheckedIn(device.name)):
                 match effect:
                     case Assign(assignment, lease):
+                        reached("after_assign")
                         return CheckInReply(assignment, lease, 0.0, "", self.clock())
                     case Wait():
                         waits.append(effect)
@@ -199,6 +209,8 @@ class Coordinator:
 
     async def forget(self, digests: tuple[str, ...], *, own: int = 0) -> None:
         """Remove the bytes of updates that no open round counts and no report brings (but the caller's `own`)."""
+        if any(task.stopped for task in self.tasks.values()):
+            return  # another coordinator may count these bytes
         unused = tuple(d for d in digests if self.arrivals.count(d) <= own and not self._accepted(d))
         async with self.arrivals.going(unused):
             await asyncio.to_thread(self.storage.forget, unused)
@@ -217,8 +229,10 @@ class Coordinator:
             except RefusedUpdate as error:
                 await task.handle(Rejected(assignment, device.name, error.code, str(error)))
                 raise
-        event = Reported(assignment, device.name, head.digest, head.size, head.weight, dict(head.metrics), head.costs)
+        reached("before_accept")
+        event = Reported(assignment, device.name, head.digest, head.size, head.weight, dict(head.metrics), head.costs, head.origin)
         effects = await task.handle(event, {head.digest: inline} if inline is not None else None)
+        reached("after_accept")
         return _receipt(effects)
 
     async def renew(self, device: DeviceRecord, assignment: str) -> float:
@@ -240,6 +254,16 @@ class Coordinator:
             task = self.assigned(device, assignment)
             await task.handle(Released(assignment, device.name, reason[:500]))
             log.info("released", task=task.task, device=device.name, reason=reason[:500])
+
+
+def _fits(spec: TaskSpec, request: CheckInRequest) -> bool:
+    if spec.kind == "training":
+        return spec.name in request.training
+    return request.statistics and (not spec.checks or spec.checks in request.training)
+
+
+REFUSED = (LeaseState.RELEASED, LeaseState.REJECTED)
+"""What became of work that will not come in this round."""
 
 
 async def _verify(spec: TaskSpec, head: ReportHead, file: TreeFile) -> None:

@@ -19,6 +19,7 @@ from shoal.core.tree import WRITE_BYTES, Tree, header
 from shoal.core.types import Update
 from shoal.rounds.effects import Contribution, Fold
 from shoal.server.storage import Slices, Storage, TreeFile, blocks
+from shoal.store.failpoints import reached
 from shoal.store.store import Blobs
 
 
@@ -52,8 +53,12 @@ def fold(spec: TaskSpec, work: Fold, storage: Storage) -> Folded:
                 for name, _, _ in group:
                     model.write(np.ascontiguousarray(moved[name]).tobytes())
                 kept.write(state, group)
+                reached("mid_fold")
             digest = kept.commit(storage.blobs)
-        return Folded(model.commit(), digest)
+        reached("before_model")
+        folded = Folded(model.commit(), digest)
+        reached("after_model")
+        return folded
     finally:
         model.abort()
 

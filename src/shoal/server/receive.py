@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from shoal.core.tree import WRITE_BYTES
+from shoal.store.failpoints import reached
 from shoal.store.store import Blobs, Namespace
 from shoal.wire.messages import BlobReply
 
@@ -20,6 +21,7 @@ async def receive(blobs: Blobs, namespace: Namespace, pieces: AsyncIterator[byte
                 size += len(buffer)
                 await asyncio.to_thread(writer.write, bytes(buffer))
                 buffer.clear()
+            reached("mid_upload")
         size += len(buffer)
         await asyncio.to_thread(writer.write, bytes(buffer))
         return BlobReply(await asyncio.to_thread(writer.commit), size)

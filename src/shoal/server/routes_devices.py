@@ -13,6 +13,7 @@ from shoal.server.coordinator import INLINE_BYTES, Coordinator
 from shoal.server.receive import receive
 from shoal.server.storage import open_bytes
 from shoal.server.verify import largest_report
+from shoal.store.failpoints import reached
 from shoal.store.store import DeviceRecord
 from shoal.wire.codec import MAX_HEAD, head_length, read_head
 from shoal.wire.messages import (
@@ -35,7 +36,9 @@ async def enrol(request: Request) -> Response:
     """Enrol a device with an enrolment token: binds its name to its public key."""
     here = coordinator(request)
     asked = await message(request, EnrolRequest)
-    return reply(here.identities.enrol(request.headers.get("authorization"), asked, here.clock()))
+    enrolled = here.identities.enrol(request.headers.get("authorization"), asked, here.clock())
+    reached("after_enrol")
+    return reply(enrolled)
 
 
 @router.get("/v1/devices", responses=gives(DeviceStatus, many=True))
@@ -92,6 +95,7 @@ async def report(request: Request, assignment: str) -> Response:
             receipt = await _small(here, device, assignment, head, rest, pieces)
         else:
             receipt = await _large(here, device, assignment, head, rest, pieces)
+    reached("before_ack")
     return reply(receipt)
 
 
@@ -115,7 +119,12 @@ async def _small(
     rest: bytes,
     pieces: AsyncIterator[bytes],
 ) -> Receipt:
-    data = rest + b"".join([piece async for piece in pieces])
+    data = rest
+    async for piece in pieces:
+        reached("mid_upload")
+        data += piece
+        if len(data) > head.size:
+            raise TooLarge(f"an update of more than {head.size} bytes", "send as many as its head says")
     _check_arrived(head, len(data), hashlib.sha256(data).hexdigest())
     return await here.report(device, assignment, head, open_bytes(data), data)
 
@@ -129,6 +138,7 @@ async def _large(
     pieces: AsyncIterator[bytes],
 ) -> Receipt:
     received = await receive(here.storage.blobs, "updates", pieces, first=rest)
+    reached("after_blob")
     try:
         _check_arrived(head, received.size, received.digest)
         return await here.report(device, assignment, head, here.storage.tree(received.digest), None)

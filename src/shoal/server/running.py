@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import structlog
 
-from shoal.core.errors import ShoalError, StorageFull, Unavailable
+from shoal.core.errors import ShoalError, StorageFull, StoreError, Superseded, Unavailable
 from shoal.rounds.effects import Discard, Effect, Fold, Publish
 from shoal.rounds.events import Committed, Event, Failed, Published, Recorded, Ticked
 from shoal.rounds.replay import replay
@@ -14,10 +14,11 @@ from shoal.rounds.state import TaskState
 from shoal.server.fold import fold
 from shoal.server.storage import Storage
 from shoal.store.events import decode_state, encode_state
+from shoal.store.failpoints import reached
 from shoal.store.store import Entry
 
 FULL_DISK_SECONDS = 5.0
-"""How long to wait before a fold is tried again when the disk was full."""
+"""How long to wait before a fold is tried again when the store could not keep its result."""
 
 SNAPSHOT_EVERY = 500
 """Events after which a snapshot spares a restart the replay."""
@@ -59,22 +60,22 @@ class RunningTask:
         self.state = TaskState.begin(event, now)
         await self._append(event, now, {})
 
-    def load(self) -> None:
-        """Read the state from the store and go on with what a crash interrupted."""
+    def load(self, pause: float = 0.0) -> None:
+        """Read the state from the store and go on, `pause` seconds later, with what a crash interrupted."""
         snapshot = self._storage.store.snapshot(self.task)
         state = decode_state(snapshot[1]) if snapshot else None
         after = snapshot[0] if snapshot else 0
         records = list(self._storage.store.events(self.task, after))
+        reached("mid_load")
         self.state = replay((record for _, record in records), state)
         self._position = records[-1][0] if records else after
         self._snapshot_at = after
         self._tail = None
-        self._carry_out(self.state.pending())
+        self._carry_out(self.state.pending(), pause)
 
     async def handle(self, event: Event, inline: Mapping[str, bytes] | None = None) -> list[Effect]:
         """Take one event; return its effects once they are durable. `inline` holds an update's bytes by digest."""
-        if self._broken:
-            raise Unavailable(f"task {self.task} stopped ({self._broken})", "see the coordinator's log and restart it")
+        self.check()
         now = self._clock()
         before = self.state.changes
         effects = self.state.handle(event, now)
@@ -85,22 +86,42 @@ class RunningTask:
             await asyncio.wrap_future(self._tail)
         return effects
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the task takes no more events here."""
+        return bool(self._broken)
+
+    def check(self) -> None:
+        """Raise Unavailable when the task takes no more events here, and what is known about it may be old."""
+        if self._broken:
+            raise Unavailable(f"task {self.task} stopped here ({self._broken})", "see the coordinator's log")
+
     async def _append(self, event: Event, now: float, inline: Mapping[str, bytes]) -> None:
         entry = Entry(self.task, [Recorded(now, event)], self._position, self._epoch, inline)
         self._position += 1
         self._tail = tail = self._storage.store.submit(entry)
         try:
             await asyncio.wrap_future(tail)
+        except Superseded as error:
+            self._give_up(error)
+            raise
         except ShoalError:
             if self._tail is tail:
-                self.load()
+                self.load(FULL_DISK_SECONDS)
             raise
 
-    def _carry_out(self, effects: list[Effect]) -> None:
+    def _give_up(self, error: Superseded) -> None:
+        """Leave the task to the coordinator that leads it now: what this one would say about it may be old."""
+        if not self._broken:
+            self._broken = "another coordinator leads it now"
+            log.error("task left to another coordinator", task=self.task, problem=error.problem)
+            self._changed()
+
+    def _carry_out(self, effects: list[Effect], pause: float = 0.0) -> None:
         for effect in effects:
             match effect:
                 case Fold():
-                    self._start(self._fold(effect))
+                    self._start(self._fold(effect, pause))
                 case Discard(digests):
                     self._start(self._discard(digests))
                 case Publish(version):
@@ -117,28 +138,45 @@ class RunningTask:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and not self._broken and (error := task.exception()) is not None:
             self._broken = f"{type(error).__name__}: {error}"
             log.error("task stopped", task=self.task, exc_info=error)
 
-    async def _fold(self, work: Fold) -> None:
+    async def _fold(self, work: Fold, pause: float) -> None:
+        await asyncio.sleep(pause)
+        outcome = await self._outcome(work)
+        reached("before_version")
+        try:
+            await self.handle(outcome)
+        except (StoreError, Unavailable) as error:
+            # the state was read again, with its fold still to do: that is taken up after a while
+            log.error("round not kept", task=self.task, round=work.round, problem=error.problem)
+            return
+        reached("after_version")
+
+    async def _outcome(self, work: Fold) -> Committed | Failed:
         while True:
             try:
                 folded = await asyncio.to_thread(fold, self.state.spec, work, self._storage)
             except StorageFull as error:
                 log.error("disk full, will try again", task=self.task, round=work.round, problem=error.problem)
                 await asyncio.sleep(FULL_DISK_SECONDS)
-                continue
             except ShoalError as error:
                 log.error("round failed", task=self.task, round=work.round, problem=error.problem)
-                await self.handle(Failed(work.round, work.attempt, str(error)))
-                return
-            await self.handle(Committed(work.round, work.attempt, folded.digest, folded.checkpoint))
-            return
+                return Failed(work.round, work.attempt, str(error))
+            else:
+                return Committed(work.round, work.attempt, folded.digest, folded.checkpoint)
 
     async def _discard(self, digests: tuple[str, ...]) -> None:
-        await self._snapshot()
-        await self._forget(digests)
+        try:
+            await self._snapshot()
+            reached("before_discard")
+            await self._forget(digests)
+        except StoreError as error:
+            # the rounds go on without it; what stays behind is removed with other orphans
+            log.error("updates not deleted", task=self.task, problem=error.problem)
+            return
+        reached("after_discard")
 
     async def _snapshot(self) -> None:
         durable = self._tail is None or (self._tail.done() and self._tail.exception() is None)
@@ -149,9 +187,13 @@ class RunningTask:
 
     async def tick(self) -> None:
         """Let the time pass, if something is due."""
-        timer = self.state.next_timer()
+        timer = self.next_timer()
         if timer is not None and timer <= self._clock():
             await self.handle(Ticked())
+
+    def next_timer(self) -> float | None:
+        """Return the earliest time at which something is due, or None."""
+        return None if self._broken else self.state.next_timer()
 
     async def close(self) -> None:
         """Drop work under way; a restart takes it up again."""

@@ -1,5 +1,6 @@
 """Running a coordinator from a folder: its home."""
 
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import uvicorn
 from shoal.core.errors import ConfigurationError
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
+from shoal.store import failpoints
 from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
 
@@ -54,6 +56,7 @@ def serve(home: Path, host: str, port: int, *, announce: Callable[[Announcement]
 
     Raises ConfigurationError when the port is taken, NewerDatabase, CorruptStore.
     """
+    failpoints.arm(os.environ.get(failpoints.VARIABLE))
     listener = _listen(host, port)
     coordinator = open_coordinator(home)
     first = not coordinator.identities.tokens

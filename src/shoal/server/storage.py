@@ -8,6 +8,7 @@ import numpy as np
 from shoal.core.errors import NotFound
 from shoal.core.task import ArraySpec
 from shoal.core.tree import Array
+from shoal.store.failpoints import reached
 from shoal.store.store import Blobs, Store
 from shoal.wire.codec import Place, header_length, read_places
 
@@ -49,6 +50,7 @@ class Storage:
     def forget(self, digests: tuple[str, ...]) -> None:
         """Remove updates by digest, wherever they lie."""
         self.store.discard(digests)
+        reached("mid_discard")
         for digest in digests:
             try:
                 published = self.blobs.namespace(digest) == "published"

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from sqlalchemy.exc import IntegrityError
 
 from shoal.store import tables
+from shoal.store.failpoints import reached
 from shoal.store.rules import check_snapshot, device_conflict, no_device, renewed, token_conflict
 from shoal.store.store import DeviceRecord, Stored, TokenRecord
 
@@ -62,6 +63,7 @@ def save_snapshot(connection: Connection, stream: str, position: int, data: byte
     if kept is not None and kept[0] > position:
         return
     connection.execute(delete(tables.snapshots).where(tables.snapshots.c.stream == stream))
+    reached("mid_snapshot")
     connection.execute(insert(tables.snapshots).values(stream=stream, position=position, data=data))
 
 
@@ -79,8 +81,6 @@ def discard(connection: Connection, digests: Sequence[str]) -> None:
         connection.execute(delete(tables.inline).where(tables.inline.c.digest == digest))
 
 
-def add_device(connection: Connection, device: DeviceRecord) -> None:
-    """Keep a device, or what it became by enrolling again."""
 def inline_stored(connection: Connection) -> list[Stored]:
     """Return digest, size and time of every small update: when it was last accepted, 0 when it never was."""
     table, accepted = tables.inline, tables.accepted
@@ -119,6 +119,8 @@ def seen(connection: Connection) -> dict[str, float]:
     return {row.name: row.seen for row in connection.execute(select(table.c.name, table.c.seen)) if row.seen}
 
 
+def add_device(connection: Connection, device: DeviceRecord) -> None:
+    """Keep a device, or what it became by enrolling again."""
     table = tables.devices
     known = connection.execute(select(*DEVICE).where(table.c.name == device.name)).one_or_none()
     try:

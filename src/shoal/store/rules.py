@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Set
 from dataclasses import replace
 
-from shoal.core.errors import Conflict, NotFound, StreamConflict
+from shoal.core.errors import Conflict, NotFound, StreamConflict, Superseded
 from shoal.rounds.events import Committed, Recorded, Reported
 from shoal.store.store import DeviceRecord, Entry, TokenRecord
 
@@ -14,7 +14,7 @@ RELOAD = "load the stream again and go on from its end"
 def check_head(entry: Entry, position: int, epoch: int) -> None:
     """Refuse an entry whose writer does not know the stream's end, or no longer leads it."""
     if entry.epoch != epoch:
-        raise StreamConflict(
+        raise Superseded(
             f"stream {entry.stream!r} is led in epoch {epoch}, not {entry.epoch}", "leave it to its new leader"
         )
     if entry.expect != position:

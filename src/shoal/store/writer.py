@@ -12,12 +12,16 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 
 from shoal.core.errors import StoreError, StreamConflict
 from shoal.store.appending import Append, append_all
+from shoal.store.failpoints import reached
 
 T = TypeVar("T")
+
+OWN = (DataError, IntegrityError, InterfaceError, ProgrammingError)
+"""Errors of a database that are the fault of one write; the others are its own."""
 
 GROUP = 256
 """Writes in one transaction at most, which bounds how long the first of them waits."""
@@ -100,8 +104,10 @@ class Writer:
         try:
             with self._engine.begin() as connection:
                 outcomes = _carry_out(connection, group)
+                reached("mid_commit")
         except DBAPIError as error:
             outcomes = [_Outcome(error=error) for _ in group]
+        reached("after_commit")
         for job, outcome in zip(group, outcomes, strict=True):
             self._settle(job.future, outcome)
 
@@ -149,7 +155,7 @@ def _attempt(connection: Connection, write: Callable[[Connection], Any]) -> _Out
     try:
         value = write(connection)
     except Exception as error:
-        if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
+        if isinstance(error, DBAPIError) and not isinstance(error, OWN):
             raise  # the database failed, not this write
         savepoint.rollback()
         return _Outcome(error=error)

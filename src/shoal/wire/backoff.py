@@ -3,12 +3,12 @@
 import random
 from collections.abc import Callable
 
-from shoal.core.errors import ShoalError
+from shoal.core.errors import ShoalError, TooSlow
 
 
 def transient(error: ShoalError) -> bool:
     """Whether the same call may succeed later: the other side is away, busy or broken, and the call is not wrong."""
-    return error.status >= 500
+    return error.status >= 500 or isinstance(error, TooSlow)
 
 
 class Backoff:
