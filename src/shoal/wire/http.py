@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -11,11 +12,13 @@ import httpx
 
 from shoal.core.errors import BadRequest, Conflict, ShoalError, Unreachable, from_code
 from shoal.wire.messages import HELD, ErrorMessage, decode, encode
+from shoal.wire.route import Proxy, proxy_for, trust
 
 T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
+CONNECTIONS = 4
 
 
 @dataclass(slots=True)
@@ -102,10 +105,21 @@ class SocketTransport(httpx.BaseTransport):
     httpx offers no public way to its network backend, so this stands where its own HTTPTransport would.
     """
 
-    def __init__(self, traffic: Traffic) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(), network_backend=_CountingBackend(traffic), max_connections=4
-        )
+    def __init__(self, traffic: Traffic, proxy: Proxy | None = None, ca: Path | str | None = None) -> None:
+        trusted, backend = trust(ca), _CountingBackend(traffic)
+        if proxy is None:
+            self._pool = httpcore.ConnectionPool(
+                ssl_context=trusted, network_backend=backend, max_connections=CONNECTIONS
+            )
+        else:
+            self._pool = httpcore.HTTPProxy(
+                proxy.url,
+                proxy.auth,
+                ssl_context=trusted,
+                proxy_ssl_context=trusted if proxy.url.startswith("https:") else None,
+                network_backend=backend,
+                max_connections=CONNECTIONS,
+            )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request."""
@@ -129,16 +143,25 @@ class Connection:
     """A caller's line to one coordinator.
 
     Every call has a deadline. An answer other than 2xx raises the error that its code names (core.errors), no answer
-    raises Unreachable. `transport` replaces the network in tests; it stays open when the connection closes.
+    raises Unreachable. Proxies and authorities are those of the environment (`wire.route`); `ca` is a further bundle of
+    certificates to trust. `transport` replaces the network in tests; it stays open when the connection closes.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        ca: Path | str | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self.traffic = Traffic()
+        self._proxy = proxy_for(self.url) if transport is None else None
         headers = {"Accept": "*/*", "User-Agent": "shoal"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        self._sockets = SocketTransport(self.traffic) if transport is None else None
+        self._sockets = SocketTransport(self.traffic, self._proxy, ca) if transport is None else None
         self._client = httpx.Client(
             base_url=self.url,
             headers=headers,
@@ -216,8 +239,9 @@ class Connection:
         return response.content
 
     def _unreachable(self, method: str, path: str, error: Exception) -> Unreachable:
+        way = "" if self._proxy is None else f" through the proxy {self._proxy.url}"
         return Unreachable(
-            f"{method} {self.url}{path} got no answer ({error})",
+            f"{method} {self.url}{path} got no answer{way} ({error})",
             "check that the coordinator runs and the address is right",
         )
 
