@@ -1,0 +1,219 @@
+"""Training a hundred clients in one tensor operation: torch.func.vmap over stacked clients.
+
+Every array of the model gets a leading axis of clients, running statistics too. Random numbers (dropout) are drawn
+anew for every client. A model that vmap cannot take (a branch on values, `.item()`, boolean masks) raises TaskError.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from shoal.algorithms.stacked import Stacked
+from shoal.core.errors import TaskError
+from shoal.core.roles import Role
+from shoal.core.seeds import derive
+from shoal.core.task import LocalPlan, weight_units
+from shoal.core.tree import Array, Tree
+from shoal.train.arrays import choose_trained, describe, names_with, read_arrays
+from shoal.train.cohort import Trained
+from shoal.train.data import ClientData
+from shoal.train.functional import stacked_optimizer
+from shoal.train.objective import USER_ERRORS, objective
+from shoal.train.packing import Packed, Turn
+from shoal.train.randomness import seeded
+from shoal.train.step import Operands, Step, StepMaker
+from shoal.train.task import Task
+
+
+class VmappedCohort:
+    """Trains all clients of a chunk in lockstep, on a copy of the task's model."""
+
+    name: ClassVar[str] = "vmapped"
+
+    def __init__(self, task: Task, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.arrays = describe(task.model, task.roles)
+        self._objective = objective(task.loss)
+        self._model = copy.deepcopy(task.model)
+        moved = {id(parameter) for parameter in choose_trained(self._model, self.arrays)}
+        self._trained = [name for name, array in self._model.named_parameters() if id(array) in moved]
+        fixed = set(names_with(self.arrays, Role.FROZEN))
+        self._fixed = [name for name in self.arrays if name in fixed and name not in self._trained]
+        self._buffers = [name for name in self.arrays if name not in fixed and name not in self._trained]
+        self._travelling = [name for name, spec in self.arrays.items() if spec.role.travels]
+        self._local = list(names_with(self.arrays, Role.LOCAL))
+        self._start = read_arrays(self._model, self.arrays)
+        self._recurrent = any(isinstance(module, nn.RNNBase) for module in self._model.modules())
+        self._model.to(self.device).train()
+
+    def train_cohort(
+        self,
+        params: Tree,
+        plan: LocalPlan,
+        clients: Sequence[ClientData],
+        personal: Mapping[str, Tree],
+        round: int,
+    ) -> Trained:
+        """Train all clients at once."""
+        packed = Packed(clients, plan.batch_size, self.device)
+        maker = self._maker(plan, packed.columns)
+        operands = self._operands({**self._start, **params}, packed, personal, maker)
+        step = self._step(maker, round)
+        seed = derive("cohort", *(client.seed for client in packed.clients))
+        with seeded(seed), _onednn(allowed=not self._recurrent):
+            log = self._epochs(step, maker, plan, packed, operands)
+        return self._result(params, packed, operands, _Losses(log, packed, plan))
+
+    def _step(self, maker: StepMaker, round: int) -> Step:
+        del round
+        return maker.eager()
+
+    def _maker(self, plan: LocalPlan, columns: Sequence[str]) -> StepMaker:
+        return StepMaker(
+            model=self._model,
+            objective=self._objective,
+            optimizer=stacked_optimizer(plan.optimizer),
+            trained=self._trained,
+            buffers=self._buffers,
+            fixed=self._fixed,
+            columns=columns,
+            proximal=plan.proximal,
+            pulled=frozenset(names_with(self.arrays, Role.TRAINABLE)),
+        )
+
+    def _operands(self, tree: Tree, packed: Packed, personal: Mapping[str, Tree], maker: StepMaker) -> Operands:
+        def each(name: str) -> torch.Tensor:
+            return self._each(name, tree[name], packed.clients, personal)
+
+        trained = [each(name) for name in self._trained]
+        return Operands(
+            trained,
+            [[torch.zeros_like(array) for array in trained] for _ in range(maker.optimizer.slots)],
+            [each(name) for name in self._buffers],
+            [array[0].clone() for array in trained] if maker.proximal else [],
+            [self._tensor(tree[name]) for name in self._fixed],
+        )
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
+
+    def _each(
+        self, name: str, array: Array, clients: Sequence[ClientData], personal: Mapping[str, Tree]
+    ) -> torch.Tensor:
+        one = self._tensor(array)
+        every = one.expand(len(clients), *one.shape).clone(memory_format=torch.contiguous_format)
+        if name in self._local:
+            for row, client in enumerate(clients):
+                if client.name in personal:
+                    every[row] = self._tensor(personal[client.name][name])
+        return every
+
+    def _epochs(
+        self, step: Step, maker: StepMaker, plan: LocalPlan, packed: Packed, operands: Operands
+    ) -> list[tuple[Turn, torch.Tensor]]:
+        taken = torch.zeros(len(packed.clients), dtype=torch.int64, device=self.device)
+        log: list[tuple[Turn, torch.Tensor]] = []
+        for epoch in range(plan.epochs):
+            for turn in packed.turns(plan, epoch):
+                taken[turn.which] += 1
+                part = operands.at(turn.which, turn.batch, maker.optimizer.factors(taken[turn.which]))
+                losses = _run(step, part, packed, turn)
+                if isinstance(turn.which, torch.Tensor):
+                    operands.put_back(turn.which, part)
+                log.append((turn, losses))
+        return log
+
+    def _result(self, params: Tree, packed: Packed, operands: Operands, losses: "_Losses") -> Trained:
+        after = {
+            name: array.cpu().numpy()
+            for name, array in zip(
+                [*self._trained, *self._buffers], [*operands.trained, *operands.buffers], strict=True
+            )
+        }
+        place = np.argsort(packed.order)  # from the order of training back to that of the cohort
+        good = [int(i) for i in place if np.isfinite(losses.total[i])]
+        with np.errstate(invalid="ignore", over="ignore"):
+            delta = {name: _rows(after[name], good) - params[name] for name in self._travelling}
+        failures = {packed.clients[i].name: losses.failure(int(i)) for i in place if not np.isfinite(losses.total[i])}
+        personal = {packed.clients[i].name: {name: after[name][i].copy() for name in self._local} for i in good}
+        updates = Stacked(
+            [packed.clients[i].assignment for i in good],
+            delta,
+            np.array([weight_units(int(packed.rows[i])) for i in good], np.int64),
+            losses.mean[good],
+        )
+        positions = [int(packed.order[i]) for i in good]
+        return Trained(updates if good else None, positions, failures, personal if self._local else {})
+
+
+class _Losses:
+    """The losses of all steps: `mean` [C] over the rows of the last epoch; `total` [C] is finite when all were."""
+
+    def __init__(self, log: Sequence[tuple[Turn, torch.Tensor]], packed: Packed, plan: LocalPlan) -> None:
+        self._log = [(turn, losses.detach().cpu().numpy()) for turn, losses in log]
+        self._plan = plan
+        self._packed = packed
+        per_epoch = len(self._log) // plan.epochs
+        self.total = self._sum(self._log)
+        self.mean = self._sum(self._log[-per_epoch:]) / packed.rows
+
+    def _sum(self, log: Iterable[tuple[Turn, Array]]) -> npt.NDArray[np.float64]:
+        total = np.zeros(len(self._packed.rows))
+        with np.errstate(invalid="ignore"):
+            for turn, losses in log:
+                total[_index(turn)] += losses.astype(np.float64) * turn.rows
+        return total
+
+    def failure(self, client: int) -> str:
+        """Return where, and with what loss, a client's training went wrong."""
+        own = [float(losses[where[0]]) for turn, losses in self._log if (where := _find(turn, client)).size]
+        first = next(i for i, loss in enumerate(own) if not np.isfinite(loss))
+        epoch, step = divmod(first, len(own) // self._plan.epochs)
+        name = self._packed.clients[client].name
+        return (
+            f"client {name!r}, epoch {epoch}, step {step}: the loss is {own[first]}: "
+            "lower the learning rate, or check the client's data"
+        )
+
+
+@contextmanager
+def _onednn(*, allowed: bool) -> Iterator[None]:
+    # oneDNN's recurrent layer has no batching rule, vmap would run it once a client
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(before and allowed)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
+def _run(step: Step, part: Operands, packed: Packed, turn: Turn) -> torch.Tensor:
+    try:
+        return step(*part.flat())
+    except USER_ERRORS as error:
+        names = [packed.clients[i].name for i in np.arange(len(packed.clients))[_index(turn)][:3]]
+        raise TaskError(
+            f"the clients {names} and so on, all at once: {str(error).splitlines()[0] if str(error) else error!r}",
+            'train with trainer="loop", which names the client and the step',
+        ) from error
+
+
+def _index(turn: Turn) -> slice | Array:
+    return turn.which if isinstance(turn.which, slice) else turn.which.numpy()
+
+
+def _find(turn: Turn, client: int) -> Array:
+    if isinstance(turn.which, slice):
+        inside = turn.which.start <= client < turn.which.stop
+        return np.array([client - turn.which.start] if inside else [], np.int64)
+    return np.flatnonzero(turn.which.numpy() == client)
+
+
+def _rows(array: Array, chosen: Sequence[int]) -> Array:
+    return array if list(chosen) == list(range(len(array))) else array[list(chosen)]

@@ -1,0 +1,4 @@
+import torch
+
+# models this small lose time to a second thread
+torch.set_num_threads(1)
