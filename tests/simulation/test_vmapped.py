@@ -80,11 +80,9 @@ def test_running_statistics_are_each_clients_own():
     assert np.abs(counted.delta["1.running_mean"][0] - counted.delta["1.running_mean"][1]).max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    "model", [Recurrent(nn.LSTM), Recurrent(nn.GRU), Attention()], ids=["lstm", "gru", "attention"]
-)
-def test_sequences(model: nn.Module):
-    task = Task("tokens", model, functional.cross_entropy, local=LocalPlan(batch_size=2, optimizer=shoal.sgd(0.1)))
+@pytest.mark.parametrize("make", [lambda: Recurrent(nn.LSTM), lambda: Recurrent(nn.GRU), Attention])
+def test_sequences(make: Callable[[], nn.Module]):
+    task = Task("tokens", make(), functional.cross_entropy, local=LocalPlan(batch_size=2, optimizer=shoal.sgd(0.1)))
     assert difference(task, token_clients()) < 1e-5
 
 

@@ -81,6 +81,8 @@ def fold(aggregator: Aggregator[Any], state: Any, stacked: Stacked) -> Any:
 
     Any aggregator will do; the mean takes all clients in one operation an array.
     """
+    if len(stacked) == 0:
+        return state
     if isinstance(aggregator, ExactMean):
         return _sum(state, stacked)
     for index in range(len(stacked)):
