@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ class Trained:
 class CohortTrainer(Protocol):
     """Trains clients from one version; every implementation agrees with `LoopCohort` within the float32 rounding."""
 
-    name: ClassVar[str]
+    name: str
 
     def train_cohort(
         self,
@@ -55,9 +55,8 @@ class CohortTrainer(Protocol):
 class LoopCohort:
     """One client after the other by `LoopTrainer`; convolutions run in the memory format that is fastest for them."""
 
-    name: ClassVar[str] = "loop"
-
     def __init__(self, task: Task, device: str = "cpu") -> None:
+        self.name = "loop"
         if device != "cpu":
             raise TaskError(f'trainer "loop" on device {device!r}', 'use trainer="vmapped", or device="cpu"')
         self._trainer = LoopTrainer(replace(task, model=_laid_out(task.model)))

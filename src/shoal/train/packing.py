@@ -6,7 +6,7 @@ of a client's epoch is taken together with all clients whose last batch has the 
 the order in which `LoopTrainer` would show them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,12 +25,31 @@ Which: TypeAlias = slice | torch.Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """One step of some clients: `batch` holds arrays [k, rows, ...] in the order of `columns`."""
+    """One step of some clients: `batch` holds arrays [k, rows, ...] in the order of `columns`.
+
+    Of the clients of a range only the first `live` take the step; the others are there to keep shapes few. A turn is
+    `steady` when its shape will come again: it has full batches, or is one of all clients.
+    """
 
     which: Which
-    clients: int
+    live: int
     rows: int
     batch: list[torch.Tensor]
+    steady: bool = True
+
+    @property
+    def surplus(self) -> slice | None:
+        """The clients of a range that do not take the step, if any."""
+        if isinstance(self.which, slice) and self.which.stop - self.which.start > self.live:
+            return slice(self.which.start + self.live, self.which.stop)
+        return None
+
+    @property
+    def stepping(self) -> Which:
+        """The clients that take the step."""
+        if isinstance(self.which, slice):
+            return slice(self.which.start, self.which.start + self.live)
+        return self.which
 
 
 class Packed:
@@ -48,17 +67,22 @@ class Packed:
         self._tables = [self._joined(name) for name in self.columns]
         self._even = bool((self.rows == self.rows[0]).all())
 
-    def turns(self, plan: LocalPlan, epoch: int) -> Iterator[Turn]:
-        """Yield the steps of an epoch."""
+    def turns(self, plan: LocalPlan, epoch: int, round_up: Callable[[int, int], int]) -> Iterator[Turn]:
+        """Yield the steps of an epoch; `round_up` widens a number of live clients, of a chunk, that is no fixed one."""
         order = self._visits(plan, epoch)
         full = self.rows // self._size
         for step in range(int(full[0])):
             live = int(np.count_nonzero(full > step))
-            yield self._turn(slice(0, live), live, order, step * self._size, self._size)
+            wide = round_up(live, len(self.clients))
+            # the surplus clients are shown rows that nobody learns from
+            first = np.where(full[:wide] > step, step * self._size, 0)
+            yield Turn(slice(0, wide), live, self._size, self._batch(slice(0, wide), order, first, self._size))
         rest = self.rows % self._size
         for size in np.unique(rest[rest > 0]):
             chosen = np.flatnonzero(rest == size)
-            yield self._turn(_range(chosen), len(chosen), order, full[chosen] * self._size, int(size))
+            which = _range(chosen)
+            batch = self._batch(which, order, full[chosen] * self._size, int(size))
+            yield Turn(which, len(chosen), int(size), batch, steady=len(chosen) == len(self.clients))
 
     def _visits(self, plan: LocalPlan, epoch: int) -> Array | None:
         if not plan.shuffle:
@@ -69,14 +93,14 @@ class Packed:
         ]
         return np.concatenate(parts)
 
-    def _turn(self, which: Which, clients: int, order: Array | None, first: object, size: int) -> Turn:
+    def _batch(self, which: Which, order: Array | None, first: Array, size: int) -> list[torch.Tensor]:
         if order is None:
-            start = int(np.max(first))  # type: ignore[call-overload]
-            return Turn(which, clients, size, [self._window(table, clients, start, size) for table in self._tables])
+            start = int(first[0])
+            return [self._window(table, len(first), start, size) for table in self._tables]
         starts = self._starts[:-1][which if isinstance(which, slice) else which.numpy()] + first
-        chosen = torch.from_numpy(order[(starts[:, None] + np.arange(size)).reshape(-1)]).to(self._device)
-        batch = [table.index_select(0, chosen).view(clients, size, *table.shape[1:]) for table in self._tables]
-        return Turn(which, clients, size, batch)
+        places = np.minimum(starts[:, None] + np.arange(size), len(order) - 1)
+        chosen = torch.from_numpy(order[places.reshape(-1)]).to(self._device)
+        return [table.index_select(0, chosen).view(len(first), size, *table.shape[1:]) for table in self._tables]
 
     def _window(self, table: torch.Tensor, clients: int, start: int, size: int) -> torch.Tensor:
         return table.view(len(self.clients), -1, *table.shape[1:])[:clients, start : start + size]

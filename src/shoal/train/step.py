@@ -51,12 +51,14 @@ class Operands:
             factors,
         )
 
-    def put_back(self, which: torch.Tensor, moved: "Operands") -> None:
-        """Write copies that a step moved back to their places."""
-        into = [*self.trained, *(array for arrays in self.state for array in arrays), *self.buffers]
-        given = [*moved.trained, *(array for arrays in moved.state for array in arrays), *moved.buffers]
-        for array, values in zip(into, given, strict=True):
-            array[which] = values
+    def moved(self) -> Arrays:
+        """Return all that a step moves."""
+        return [*self.trained, *(array for arrays in self.state for array in arrays), *self.buffers]
+
+    def put_back(self, which: Which, values: Arrays) -> None:
+        """Write copies of what a step moves to the places of these clients."""
+        for array, copy in zip(self.moved(), values, strict=True):
+            array[which] = copy
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,9 +5,9 @@ anew for every client. A model that vmap cannot take (a branch on values, `.item
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from shoal.train.arrays import choose_trained, describe, names_with, read_arrays
 from shoal.train.cohort import Trained
 from shoal.train.data import ClientData
 from shoal.train.functional import stacked_optimizer
+from shoal.train.graph import Finish, TracedStep, bucket
 from shoal.train.objective import USER_ERRORS, objective
 from shoal.train.packing import Packed, Turn
 from shoal.train.randomness import seeded
@@ -32,11 +33,16 @@ from shoal.train.task import Task
 
 
 class VmappedCohort:
-    """Trains all clients of a chunk in lockstep, on a copy of the task's model."""
+    """Trains all clients of a chunk in lockstep, on a copy of the task's model.
 
-    name: ClassVar[str] = "vmapped"
+    `finish` makes a traced graph a step (`graph.scripted`, `graph.compiled`); without it nothing is traced. The first
+    round always runs untraced, so that it need not wait.
+    """
 
-    def __init__(self, task: Task, device: str = "cpu") -> None:
+    def __init__(self, task: Task, device: str = "cpu", *, name: str = "vmapped", finish: Finish | None = None) -> None:
+        self.name = name
+        self._finish = finish
+        self._made: dict[bool, _Made] = {}
         self.device = torch.device(device)
         self.arrays = describe(task.model, task.roles)
         self._objective = objective(task.loss)
@@ -62,17 +68,22 @@ class VmappedCohort:
     ) -> Trained:
         """Train all clients at once."""
         packed = Packed(clients, plan.batch_size, self.device)
-        maker = self._maker(plan, packed.columns)
+        made = self._made_for(plan, packed.columns, traced=self._finish is not None and round > 1)
+        maker = made.maker
         operands = self._operands({**self._start, **params}, packed, personal, maker)
-        step = self._step(maker, round)
         seed = derive("cohort", *(client.seed for client in packed.clients))
         with seeded(seed), _onednn(allowed=not self._recurrent):
-            log = self._epochs(step, maker, plan, packed, operands)
+            log = self._epochs(made, plan, packed, operands)
         return self._result(params, packed, operands, _Losses(log, packed, plan))
 
-    def _step(self, maker: StepMaker, round: int) -> Step:
-        del round
-        return maker.eager()
+    def _made_for(self, plan: LocalPlan, columns: Sequence[str], *, traced: bool) -> "_Made":
+        made = self._made.get(traced)
+        if made is None or made.plan != plan or made.maker.columns != columns:
+            maker = self._maker(plan, columns)
+            eager = maker.eager()
+            steady = TracedStep(maker, self._finish) if traced and self._finish else eager
+            made = self._made[traced] = _Made(plan, maker, eager, steady, bucket if traced else _exactly)
+        return made
 
     def _maker(self, plan: LocalPlan, columns: Sequence[str]) -> StepMaker:
         return StepMaker(
@@ -115,18 +126,21 @@ class VmappedCohort:
         return every
 
     def _epochs(
-        self, step: Step, maker: StepMaker, plan: LocalPlan, packed: Packed, operands: Operands
+        self, made: "_Made", plan: LocalPlan, packed: Packed, operands: Operands
     ) -> list[tuple[Turn, torch.Tensor]]:
         taken = torch.zeros(len(packed.clients), dtype=torch.int64, device=self.device)
         log: list[tuple[Turn, torch.Tensor]] = []
         for epoch in range(plan.epochs):
-            for turn in packed.turns(plan, epoch):
-                taken[turn.which] += 1
-                part = operands.at(turn.which, turn.batch, maker.optimizer.factors(taken[turn.which]))
-                losses = _run(step, part, packed, turn)
-                if isinstance(turn.which, torch.Tensor):
-                    operands.put_back(turn.which, part)
-                log.append((turn, losses))
+            for turn in packed.turns(plan, epoch, made.widths):
+                taken[turn.stepping] += 1
+                part = operands.at(turn.which, turn.batch, made.maker.optimizer.factors(taken[turn.which]))
+                kept = [array[turn.surplus].clone() for array in operands.moved()] if turn.surplus else []
+                losses = _run(made.steady if turn.steady else made.eager, part, packed, turn)
+                if turn.surplus:
+                    operands.put_back(turn.surplus, kept)
+                elif isinstance(turn.which, torch.Tensor):
+                    operands.put_back(turn.which, part.moved())
+                log.append((turn, losses[: turn.live]))
         return log
 
     def _result(self, params: Tree, packed: Packed, operands: Operands, losses: "_Losses") -> Trained:
@@ -150,6 +164,22 @@ class VmappedCohort:
         )
         positions = [int(packed.order[i]) for i in good]
         return Trained(updates if good else None, positions, failures, personal if self._local else {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """A step, for what it was made, its form for steady turns, and how that widens the number of live clients."""
+
+    plan: LocalPlan
+    maker: StepMaker
+    eager: Step
+    steady: Step
+    widths: Callable[[int, int], int]
+
+
+def _exactly(live: int, chunk: int) -> int:
+    del chunk
+    return live
 
 
 class _Losses:
@@ -205,14 +235,14 @@ def _run(step: Step, part: Operands, packed: Packed, turn: Turn) -> torch.Tensor
 
 
 def _index(turn: Turn) -> slice | Array:
-    return turn.which if isinstance(turn.which, slice) else turn.which.numpy()
+    return turn.stepping if isinstance(turn.stepping, slice) else turn.stepping.numpy()
 
 
 def _find(turn: Turn, client: int) -> Array:
-    if isinstance(turn.which, slice):
-        inside = turn.which.start <= client < turn.which.stop
-        return np.array([client - turn.which.start] if inside else [], np.int64)
-    return np.flatnonzero(turn.which.numpy() == client)
+    if isinstance(turn.stepping, slice):
+        inside = turn.stepping.start <= client < turn.stepping.stop
+        return np.array([client - turn.stepping.start] if inside else [], np.int64)
+    return np.flatnonzero(turn.stepping.numpy() == client)
 
 
 def _rows(array: Array, chosen: Sequence[int]) -> Array:
