@@ -1,12 +1,13 @@
 # make demo    train the Boston Housing model over two owners
 # make check   the quick loop: unit tests, lint, types, layers
 # make test    everything that CI runs
+# make browser the parts of the early browser page: npm packages, and Chromium when root lacks it
 # make bench   the numbers of the README
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help demo check test lint bench clean
+.PHONY: help demo check test browser lint bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -27,8 +28,15 @@ check: .venv/developed
 	$(BIN)/pytest -m "not processes"
 	$(MAKE) lint
 
-test: .venv/developed lint
+test: .venv/developed lint browser
 	$(BIN)/pytest
+
+browser: web/early/page/runtime/ort.wasm.min.mjs
+	@command -v chromium >/dev/null || [ "$$(id -u)" -ne 0 ] || { apt-get -q update && apt-get -qy install chromium; }
+
+web/early/page/runtime/ort.wasm.min.mjs: web/early/package-lock.json
+	cd web/early && ONNXRUNTIME_NODE_INSTALL=skip npm ci --ignore-scripts --no-audit --no-fund && npm run -s runtime
+	touch $@
 
 lint: .venv/developed
 	$(BIN)/ruff check .

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 Home = Annotated[Path, typer.Option("--home", envvar="SHOAL_HOME", help="Folder that keeps everything.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every network.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Origins = Annotated[
+    list[str] | None,
+    typer.Option("--allow-origin", metavar="URL", help="Let the pages of this origin call; may be given again."),
+]
+Page = Annotated[
+    Path | None,
+    typer.Option("--page", metavar="DIR", hidden=True, help="Experimental: serve this folder under /page/."),
+]
 
 
 @reported
@@ -25,6 +33,8 @@ def server(
     home: Home = Path("~/.shoal/server"),
     host: Host = "127.0.0.1",
     port: Port = 8080,
+    allow_origin: Origins = None,
+    page: Page = None,
     as_json: Json = False,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
@@ -40,7 +50,8 @@ def server(
         stop_when_closed()
     # uvicorn stops on SIGTERM and then raises it once more, for the handler that was there before
     end_on_sigterm()
-    serve(home.expanduser(), host, port, announce=print_json if as_json else _announce)
+    announce = print_json if as_json else _announce
+    serve(home.expanduser(), host, port, announce=announce, page=page, origins=allow_origin or ())
 
 
 def _announce(announcement: "Announcement") -> None:

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -13,6 +13,7 @@ import uvicorn
 from shoal.core.errors import ConfigurationError
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
+from shoal.server.page import open_to_browsers
 from shoal.store import failpoints
 from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
@@ -51,14 +52,25 @@ def open_coordinator(home: Path) -> Coordinator:
     return Coordinator(SqlStore(home / "shoal.db"), FolderBlobs(home / "blobs"))
 
 
-def serve(home: Path, host: str, port: int, *, announce: Callable[[Announcement], None]) -> None:
+def serve(
+    home: Path,
+    host: str,
+    port: int,
+    *,
+    announce: Callable[[Announcement], None],
+    page: Path | None = None,
+    origins: Sequence[str] = (),
+) -> None:
     """Serve a home until SIGTERM or SIGINT. Port 0 takes a free one.
 
-    Raises ConfigurationError when the port is taken, NewerDatabase, CorruptStore.
+    `page` is a folder for browsers, `origins` are those whose pages may call. Raises ConfigurationError when the port
+    is taken or one of these is wrong, NewerDatabase, CorruptStore.
     """
     failpoints.arm(os.environ.get(failpoints.VARIABLE))
     listener = _listen(host, port)
     coordinator = open_coordinator(home)
+    app = build_app(coordinator)
+    open_to_browsers(app, page, origins)  # may fail, so before the tokens are made: they are shown only once
     first = not coordinator.identities.tokens
     now = coordinator.clock()
     address = listener.getsockname()
@@ -69,7 +81,7 @@ def serve(home: Path, host: str, port: int, *, announce: Callable[[Announcement]
         enrolment_token=coordinator.identities.issue("enrolment", now) if first else None,
     )
     config = uvicorn.Config(
-        build_app(coordinator),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
