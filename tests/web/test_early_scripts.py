@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shoal.algorithms.local import adam, sgd
 from shoal.core.seeds import derive, permutation
+from shoal.core.task import ArraySpec, LocalPlan, RoundPlan, TaskSpec
 from shoal.core.tree import Array, Tree, encode
+from shoal.wire.messages import encode as encode_message
 from tests.web.early import PAGE, program
 
 pytestmark = pytest.mark.processes
@@ -116,3 +119,59 @@ def test_rows_that_are_no_numbers_are_refused():
     )
     no_row = "line 2 is no row of 2 numbers"
     assert got == [[3, 0.5, 1, 0.1], no_row, no_row, "no column y; the file has a, b", no_row]
+
+
+def told(plan: LocalPlan, **changes: object) -> dict[str, object]:
+    spec = TaskSpec("t", {"w": ArraySpec((2,), "float32")}, rounds=1, plan=RoundPlan(1), local=plan)
+    told: dict[str, object] = json.loads(encode_message(spec))
+    return {**told, **changes}
+
+
+def test_tasks_that_the_step_does_not_fit_are_refused():
+    plain = told(LocalPlan(optimizer=sgd(0.1)))
+    local = plain["local"]
+    assert isinstance(local, dict)
+    cases = [
+        (plain, ""),
+        (told(LocalPlan(optimizer=adam())), "only plain SGD"),
+        (told(LocalPlan(optimizer=sgd(0.1, momentum=0.9))), "only plain SGD is known here, not sgd momentum,0.9"),
+        (told(LocalPlan(optimizer=sgd(0.1), proximal=0.5)), "penalty 0.5"),
+        ({**plain, "local": {**local, "start": "personal"}}, "start"),
+        ({**plain, "kind": "statistics"}, "only plain training"),
+        ({**plain, "extra": {"control": {}}}, "only plain training"),
+        ({**plain, "arrays": {"v": {}}}, "the step is for the arrays w; the task has v"),
+    ]
+    script = """
+        const { unfit } = await import(`${page}/fit.js`);
+        console.log(JSON.stringify(given[0].map((spec) => unfit(spec, { arrays: ["w"] }))));
+    """
+    got = node(script, [spec for spec, _ in cases])
+    assert isinstance(got, list)
+    for (_, says), reason in zip(cases, got, strict=True):
+        assert says in reason
+        assert bool(says) == bool(reason)
+
+
+def test_a_runtime_that_computes_something_else_is_found():
+    script = """
+        const { array } = await import(`${page}/codec.js`);
+        const { prove } = await import(`${page}/fit.js`);
+        const single = (...values) => array("F32", [values.length], Float32Array.from(values));
+        const golden = new Map([
+          ["batch/x", array("F64", [1, 2], Float64Array.of(1, 2))],
+          ["batch/y", array("F64", [1], Float64Array.of(3))],
+          ["loss", array("F64", [], Float64Array.of(2))],
+          ["delta/w", single(-1, 0.5)],
+        ]);
+        const start = new Map([["w", single(1, 1)]]);
+        const tried = given[0].map(([loss, ...after]) => {
+          const step = { run: async () => ({ loss, arrays: new Map([["w", single(...after)]]) }) };
+          return prove(step, start, golden, 0.1).then(() => "", (error) => error.message);
+        });
+        console.log(JSON.stringify(await Promise.all(tried)));
+    """
+    right, loss, delta, none = node(script, [[2.0001, 0, 1.5], [2.1, 0, 1.5], [2, 0, 1.4], [None, 0, 1.5]])  # type: ignore[misc]
+    assert right == ""
+    assert "the loss 2.1, the task says 2" in loss
+    assert "delta/w" in delta
+    assert "the loss" in none

@@ -1,8 +1,9 @@
 // One device: checks in, trains, makes its report durable, sends it until it has a receipt, and begins again.
 
 import { decode, digest, encode, frame } from "./codec.js";
+import { difference, prove, unfit } from "./fit.js";
 import { Connection, Refused, newKey } from "./protocol.js";
-import { difference, prove, train, unfit } from "./train.js";
+import { train } from "./train.js";
 
 const TASKS = ["regression"];
 const POLL_SECONDS = 20;
