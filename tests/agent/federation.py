@@ -1,6 +1,7 @@
 """A real coordinator in memory, and agents in threads that talk to it."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,9 +108,9 @@ class Running:
 class Federation:
     """The coordinator, and what its participants need to reach it."""
 
-    def __init__(self, folder: Path, store: Store, blobs: Blobs) -> None:
+    def __init__(self, folder: Path, store: Store, blobs: Blobs, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
-        self.coordinator = Coordinator(store, blobs)
+        self.coordinator = Coordinator(store, blobs, clock)
         now = self.coordinator.clock()
         self.admin = self.coordinator.identities.issue("admin", now)
         self.enrolment = self.coordinator.identities.issue("enrolment", now)

@@ -1,11 +1,14 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from shoal.core.errors import ConfigurationError
 from shoal.store import failpoints
 
+ROOT = Path(__file__).parents[2]
 DIES = "from shoal.store.failpoints import arm, reached; arm('{armed}'); {places}; print('alive')"
 
 
@@ -29,3 +32,11 @@ def test_a_place_that_is_not_there_is_an_error_naming_those_that_are(armed: str)
         return
     with pytest.raises(ConfigurationError, match=f"SHOAL_FAILPOINT={armed}.*mid_load, after_enrol"):
         failpoints.arm(armed)
+
+
+def test_every_place_is_on_its_page_and_in_the_code():
+    page = (ROOT / "docs/chaos.md").read_text()
+    listed = page.partition("The places are\n")[2].partition("\nand ")[0].replace("\n", " ").strip()
+    assert listed.split(", ") == list(failpoints.PLACES)
+    code = "".join(path.read_text() for path in (ROOT / "src/shoal").rglob("*.py"))
+    assert set(re.findall(r'\breached\("(\w+)"\)', code)) == set(failpoints.PLACES)

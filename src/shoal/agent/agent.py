@@ -13,7 +13,7 @@ from shoal.agent.costs import Meter
 from shoal.agent.data import OwnerData
 from shoal.agent.home import AgentHome, Release
 from shoal.agent.lease import Lease, Stopped
-from shoal.agent.participant import Participant
+from shoal.agent.participant import Labour, Participant
 from shoal.agent.policy import Policy
 from shoal.agent.work import Result
 from shoal.core.errors import (
@@ -55,6 +55,7 @@ class Agent:
     `code` gives the owner's task. It imports torch, so it is called when there is nothing else to do, after the first
     statistics; without it the agent releases statistics only. `token` is needed to enrol, once. `say` is told what is
     about to be released, before its first byte is sent, and what went wrong. `clock` tells seconds since 1970.
+    `labour`, made with the agent's connection, carries out assignments in place of `code`.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Agent:
         transport: httpx.BaseTransport | None = None,
         wait: float = POLL_SECONDS,
         clock: Callable[[], float] = time.time,
+        backoff: Backoff | None = None,
+        labour: Callable[[Connection], Labour] | None = None,
     ) -> None:
         self._home = home
         self._identity = home.identity(url, name)
@@ -83,8 +86,12 @@ class Agent:
         self._meter = Meter(self._connection.traffic)
         self._lease = Lease(self._connection)
         code = code if self._policy.training else None
-        self._participant = Participant(self._connection, home, data, self._policy, code, self._lease.progress)
-        self._backoff = Backoff()
+        self._participant: Labour = (
+            Participant(self._connection, home, data, self._policy, code, self._lease.progress)
+            if labour is None
+            else labour(self._connection)
+        )
+        self._backoff = backoff or Backoff()
 
     def run(self, stop: Event) -> None:
         """Work until `stop` is set; it is looked at between calls and between batches.
@@ -190,6 +197,7 @@ class Agent:
             self._connection.upload(path, self._home.report(assignment), Receipt)
         except (Conflict, Gone, NotFound) as error:
             self._say(f"a report was not needed: {error}")
+            self._home.log(Release(self._clock(), assignment, 0, "refused", reason=f"not needed: {error}"))
         except (RefusedUpdate, BadRequest, TooLarge) as error:
             self._say(f"a report was refused: {error}")
             self._home.log(Release(self._clock(), assignment, 0, "refused", reason=f"by the coordinator: {error}"))

@@ -1,7 +1,7 @@
 """Carrying out one assignment, up to the moment before anything leaves."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from shoal.agent.data import OwnerData
 from shoal.agent.home import AgentHome
@@ -21,6 +21,28 @@ if TYPE_CHECKING:
 
 GOLDEN_BYTES = 64 << 20
 """Most bytes that the batch of a golden step may add to a model's size."""
+
+
+class Labour(Protocol):
+    """What an agent asks of whoever carries out its assignments; `Participant` is the one for an owner's torch code."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is nothing that is still to be loaded."""
+        ...
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that it can train."""
+        ...
+
+    def load(self) -> None:
+        """Load what is still to be loaded."""
+        ...
+
+    def work(self, assignment: Assignment) -> Result:
+        """Carry out an assignment. Raises NotPermitted, TaskError or DataError to give it back."""
+        ...
 
 
 class Participant:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from shoal.algorithms import registry, statistics
 from shoal.algorithms.strategy import advance, trainable
@@ -13,16 +13,18 @@ from shoal.core.types import Assignment, ModelVersion, Update
 from shoal.rounds.effects import Assign, Effect, Fold
 from shoal.rounds.events import CheckedIn, Committed, Event, Published, Reported, Ticked
 from shoal.rounds.state import Phase, TaskState
-from shoal.train.data import ClientData
-from shoal.train.task import CompiledTask
-from shoal.train.trainer import Trainer
+
+if TYPE_CHECKING:  # rounds without torch need none
+    from shoal.train.data import ClientData
+    from shoal.train.task import CompiledTask
+    from shoal.train.trainer import Trainer
 
 Versions: TypeAlias = list[tuple[ModelVersion, Tree]]
 Work: TypeAlias = Callable[[Assignment, Tree], Update]
 """What a device does with an assignment and the version to start from."""
 
 
-def run_in_process(compiled: CompiledTask, owners: Mapping[str, ClientData], trainer: Trainer) -> Versions:
+def run_in_process(compiled: "CompiledTask", owners: "Mapping[str, ClientData]", trainer: "Trainer") -> Versions:
     """Train a task with these owners, by name, and return every version with its arrays, version 0 first.
 
     Raises Abandoned when the task ends without its last version.

@@ -1,0 +1,45 @@
+"""Kill the coordinator again and again while devices train; show that nothing is lost, doubled or changed.
+
+    python benchmarks/chaos.py --kills 100 --seed 1 --mode both
+
+The last line is one JSON object; the exit code is 1 when something was lost, doubled or changed. With --keep, the
+homes and the coordinator's log stay in a folder.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from shoal.testing.chaos import run
+
+
+@contextmanager
+def folder(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory() as made:
+            yield Path(made)
+    else:
+        keep.mkdir(parents=True)
+        yield keep
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Kill the coordinator while devices train, and audit what is left.")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mode", choices=("points", "random", "both"), default="both")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder that stays")
+    options = parser.parse_args()
+    with folder(options.keep) as here:
+        outcome = run(here, kills=options.kills, seed=options.seed, mode=options.mode)
+    print(json.dumps(asdict(outcome)))
+    sys.exit(0 if outcome.sound else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""A real coordinator that is killed again and again while devices train, and whether anything came of it.
+
+The coordinator is a process with a home on disk. The devices are real agents in threads, with their outboxes, over real
+sockets and a network that drops, repeats and loses; they die too, before and after an update is durable, and come back.
+Two tasks run at once: the updates of one lie in the database, those of the other are blobs. When all kills are done,
+the store is audited, and every version compared with those of a run in one thread that nothing disturbed.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from shoal.core.errors import Abandoned
+from shoal.core.roles import Role
+from shoal.core.task import ArraySpec, Bounds, RoundPlan, TaskSpec
+from shoal.core.tree import Tree, digest, encode
+from shoal.researcher.coordinator import Coordinator
+from shoal.store.blobs import FolderBlobs
+from shoal.store.failpoints import EXIT_CODE, PLACES
+from shoal.store.sql import SqlStore
+from shoal.testing.audit import Account, audit
+from shoal.testing.in_process import run_rounds
+from shoal.testing.mortal import Device, step
+from shoal.testing.server_process import ServerProcess
+from shoal.wire.http import Connection
+from shoal.wire.messages import BlobReply, TaskStatus
+
+Mode: TypeAlias = Literal["points", "random", "both"]
+
+DEVICES = 6
+FOR_EVER = 1e9
+WITHIN_SECONDS = 120.0
+"""How long a version may take before the run is given up as stuck."""
+
+POINT_SECONDS = 5.0
+"""How long a coordinator may live on without coming to its place, before it is killed where it is."""
+
+LIFE_SECONDS = (0.02, 0.6)
+"""Between these, drawn anew each time, a coordinator lives that is killed at random."""
+
+SIZES = {"small": 64, "large": 17_000}
+"""Elements of each task's model: updates of the first lie in the database, those of the second are blobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to. `lost` and `doubled` count updates, over both tasks; times are seconds.
+
+    `digest_equal`: every version is the exact sum of its recorded updates, its bytes are what its digest says, and
+    the digests are those of an undisturbed run. `by_point`: kills by place, "random" for those anywhere. `resumed`:
+    reports that a device found in its outbox when it came back. `repeated`: receipts that were given again.
+    `refused`: answers that turned a report away, by code.
+    """
+
+    kills: int
+    acknowledged: int
+    lost: int
+    doubled: int
+    digest_equal: bool
+    restart_s_max: float
+    restart_s_median: float
+    seed: int
+    versions: int
+    by_point: Mapping[str, int]
+    resumed: int
+    repeated: int
+    refused: Mapping[str, int]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was lost, doubled or changed."""
+        return self.digest_equal and not (self.lost or self.doubled or self.refused)
+
+
+def task(name: str, seed: int) -> tuple[TaskSpec, Tree]:
+    """Return a task that every device is part of, and its version 0; no deadline ever closes a round."""
+    arrays = {"w": ArraySpec((SIZES[name],), "float32"), "n": ArraySpec((), "int64", Role.COUNTER)}
+    initial: Tree = {"w": np.zeros(SIZES[name], np.float32), "n": np.zeros((), np.int64)}
+    spec = TaskSpec(
+        name=name,
+        arrays=arrays,
+        rounds=1_000_000,
+        plan=RoundPlan(DEVICES, DEVICES, deadline=FOR_EVER, lease=FOR_EVER),
+        seed=seed,
+        bounds=Bounds(max_abs=16.0, max_weight=64.0, max_updates=8),
+        initial=digest(initial),
+    )
+    return spec, initial
+
+
+@dataclass(slots=True)
+class Killer:
+    """Starts a coordinator again and again, and sees to it that each life ends."""
+
+    server: ServerProcess
+    random: random.Random
+    mode: Mode
+    by_point: Counter[str] = field(default_factory=Counter[str])
+    restarts: list[float] = field(default_factory=list[float])
+    _places: list[str] = field(default_factory=list[str])
+
+    def life(self) -> None:
+        """Live once: start, and die at a place, or anywhere."""
+        at_place = self.mode == "points" or (self.mode == "both" and self.random.random() < 0.5)
+        place = self._place() if at_place else ""
+        self.start(f"{place}:{self.random.randint(1, 3)}" if place else "")
+        seconds = POINT_SECONDS if place else self.random.uniform(*LIFE_SECONDS)
+        code = self.server.ended(seconds)
+        if code not in (None, EXIT_CODE):
+            raise Abandoned(f"the coordinator ended by itself with exit code {code}", "see its log")
+        self.by_point[place if code == EXIT_CODE else "random"] += 1
+        self.server.kill()
+
+    def start(self, failpoint: str = "") -> None:
+        """Start and note how long it took until it served."""
+        served = self.server.start(failpoint)
+        if served is not None:
+            self.restarts.append(served)
+
+    def _place(self) -> str:
+        # devices enrol once, in the first life
+        if not self._places:
+            self._places = [place for place in PLACES if place != "after_enrol" or not self.by_point]
+            self.random.shuffle(self._places)
+            self._places.sort(key=lambda place: place == "after_enrol")
+        return self._places.pop()
+
+
+def run(folder: Path, *, kills: int, seed: int, mode: Mode = "both", say: Callable[[str], None] = print) -> Outcome:
+    """Train while a coordinator dies `kills` times, and audit what is left in `folder`, which must be empty.
+
+    Raises what a device ended with that should have gone on, and Abandoned when no version comes any more.
+    """
+    last: dict[str, int] = {}
+    with ServerProcess(folder / "home", folder / "server.log") as server:
+        killer = Killer(server, random.Random(seed), mode)  # noqa: S311  (no secret)
+        server.start()
+        tasks = {name: _publish(server, name, seed) for name in SIZES}
+        devices = [
+            Device(f"device-{n}", server, folder / f"device-{n}", seed + n, tuple(SIZES), last) for n in range(DEVICES)
+        ]
+        server.kill()
+        try:
+            for device in devices:
+                device.start()
+            for number in range(1, kills + 1):
+                killer.life()
+                _check(devices)
+                say(f"kill {number} of {kills}: {dict(killer.by_point)}")
+            killer.start()
+            _finish(server, tasks, last)
+        finally:
+            for device in devices:
+                device.end()
+        server.stop()
+    accounts = [_audited(folder / "home", name, identity, seed, devices) for name, identity in tasks.items()]
+    return _outcome(seed, killer, accounts, devices)
+
+
+def _check(devices: list[Device]) -> None:
+    for device in devices:
+        if not device.alive:
+            raise Abandoned(f"{device.name} gave up", "see what it ended with") from device.error
+
+
+def _publish(server: ServerProcess, name: str, seed: int) -> str:
+    spec, initial = task(name, seed)
+    with Connection(server.url, server.admin_token) as connection:
+        connection.upload("/v1/blobs", encode(initial), BlobReply)
+        return connection.call("POST", "/v1/tasks", spec, TaskStatus).id
+
+
+def _finish(server: ServerProcess, tasks: Mapping[str, str], last: dict[str, int]) -> None:
+    with Coordinator.connect(server.url, token=server.admin_token) as coordinator:
+        for identity in tasks.values():
+            # no device can be this far ahead of the answer
+            last[identity] = coordinator.status(identity).round + 3
+        for identity in tasks.values():
+            for version in coordinator.run(identity).follow(within=WITHIN_SECONDS):
+                if version.number == last[identity]:
+                    break
+
+
+def _audited(home: Path, name: str, identity: str, seed: int, devices: list[Device]) -> tuple[Account, bool]:
+    _, initial = task(name, seed)
+    acknowledged = {one: given for device in devices for one, given in device.acknowledged(identity).items()}
+    store = SqlStore(home / "shoal.db")
+    try:
+        account = audit(store, FolderBlobs(home / "blobs"), identity, initial, acknowledged, step)
+    finally:
+        store.close()
+    spec = replace(account.spec, rounds=len(account.versions))
+    calm = run_rounds(spec, initial, [device.name for device in devices], step)[1:]
+    return account, [version.digest for version, _ in calm] == [version.digest for version in account.versions]
+
+
+def _outcome(seed: int, killer: Killer, audits: list[tuple[Account, bool]], devices: list[Device]) -> Outcome:
+    accounts = [account for account, _ in audits]
+    ledgers = [device.ledger for device in devices]
+    return Outcome(
+        kills=killer.by_point.total(),
+        acknowledged=sum(len(ledger.receipts) for ledger in ledgers),
+        lost=sum(len(account.lost) for account in accounts),
+        doubled=sum(len(account.doubled) for account in accounts),
+        digest_equal=all(same and not account.wrong for account, same in audits),
+        restart_s_max=round(max(killer.restarts), 3),
+        restart_s_median=round(median(killer.restarts), 3),
+        seed=seed,
+        versions=sum(len(account.versions) for account in accounts),
+        by_point=dict(sorted(killer.by_point.items())),
+        resumed=sum(device.resumed for device in devices),
+        repeated=sum(ledger.repeated for ledger in ledgers),
+        refused=dict(sum((ledger.refused for ledger in ledgers), start=Counter())),
+    )

@@ -1,0 +1,115 @@
+"""A real `shoal server`, to be killed and started again on the same home and port."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from shoal.store.failpoints import VARIABLE
+
+SERVE_SECONDS = 60.0
+"""How long a coordinator may take from its start until it serves, on a busy machine."""
+
+STOP_SECONDS = 30.0
+
+
+class ServerProcess:
+    """A coordinator of its own on the loopback; `log` takes what it says, of all its lives.
+
+    The tokens are those that its first life announced.
+    """
+
+    def __init__(self, home: Path, log: Path) -> None:
+        self.home = home
+        self.admin_token = ""
+        self.enrolment_token = ""
+        self._port = _free_port()
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, in every life."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        self.kill()
+
+    def start(self, failpoint: str = "") -> float | None:
+        """Start it and return the seconds until it served; None when it died before, as `failpoint` may have it."""
+        self.kill()
+        started = time.monotonic()
+        command = [sys.executable, "-m", "shoal", "server", "--home", str(self.home), "--port", str(self._port)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603  (our own program)
+                [*command, "--json"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, VARIABLE: failpoint},
+            )
+        return time.monotonic() - started if self._serves(self._process) else None
+
+    def _serves(self, process: subprocess.Popen[bytes]) -> bool:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            return False
+        announced = json.loads(line)
+        self.admin_token = announced["admin_token"] or self.admin_token
+        self.enrolment_token = announced["enrolment_token"] or self.enrolment_token
+        try:
+            # it listens when it announces itself, so this waits for the answer and not in a loop
+            return httpx.get(f"{self.url}/healthz", timeout=SERVE_SECONDS).is_success
+        except httpx.TransportError:
+            if process.poll() is None:
+                process.wait(STOP_SECONDS)
+            return False
+
+    def ended(self, seconds: float) -> int | None:
+        """Wait for its end and return the exit code, negative for a signal; None when it lives on after `seconds`."""
+        assert self._process is not None
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill(self) -> None:
+        """End it with SIGKILL, if it runs."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it with SIGTERM, as a person would."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.send_signal(number)
+            self._process.wait(STOP_SECONDS)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
