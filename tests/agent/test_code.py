@@ -56,9 +56,16 @@ def test_a_file_that_cannot_be_imported_is_named(file: Path):
     file.write_text("import torch_that_is_not_there")
     with pytest.raises(ConfigurationError, match="No module named 'torch_that_is_not_there'"):
         load_task(str(file), 1)
-    file.write_text("def task(:")
-    with pytest.raises(ConfigurationError, match="cannot be imported: invalid syntax"):
+    file.write_text("x = 1\ndef task(:")
+    with pytest.raises(ConfigurationError, match=r"\.py line 2: invalid syntax: def task\(:: correct that line"):
         load_task(str(file), 1)
+
+
+def test_an_error_in_the_owners_code_is_located_in_it(file: Path):
+    file.write_text("import json\n\ndef task():\n    return json.loads('[')\n\ndata = task")
+    for load in (lambda: load_task(str(file), 1), lambda: load_data(str(file))):
+        with pytest.raises(ConfigurationError, match=r"\.py line 4: JSONDecodeError: Expecting value"):
+            load()
 
 
 def test_a_file_without_data_says_so(file: Path):

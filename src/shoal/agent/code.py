@@ -3,13 +3,16 @@
 import importlib.util
 import inspect
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from shoal.agent.data import ArrayData
 from shoal.algorithms.registry import nearest
-from shoal.core.errors import ConfigurationError
+from shoal.core.errors import ConfigurationError, ShoalError
 from shoal.train.data import client_data
 from shoal.train.task import Task
 
@@ -24,7 +27,8 @@ def load_task(location: str, features: int) -> Task:
     found = _attribute(_load(path), attribute, path)
     if inspect.isfunction(found):
         takes = "features" in inspect.signature(found).parameters
-        found = found(features=features) if takes else found()
+        with _located(path):
+            found = found(features=features) if takes else found()
     if not isinstance(found, Task):
         raise ConfigurationError(
             f"{attribute!r} in {path} is a {type(found).__name__}", "let it be a shoal.Task or a function returning one"
@@ -40,7 +44,9 @@ def load_data(location: str) -> ArrayData:
         raise ConfigurationError(
             f"'data' in {path} is a {type(make).__name__}", "let it be a function without arguments"
         )
-    return ArrayData(client_data(path.name, make()).arrays)
+    with _located(path):
+        made = make()
+    return ArrayData(client_data(path.name, made).arrays)
 
 
 def _split(location: str) -> tuple[Path, str]:
@@ -57,13 +63,26 @@ def _load(path: Path) -> ModuleType:
         raise ConfigurationError(f"no Python file {path}", 'give the owner\'s code as "FILE.py" or "FILE.py:attribute"')
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up while it is being made
-    try:
+    with _located(path):
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError) as error:
-        raise ConfigurationError(
-            f"{path} cannot be imported: {error}", "correct it, or install what it needs"
-        ) from error
     return module
+
+
+@contextmanager
+def _located(path: Path) -> Iterator[None]:
+    """Say in which line of the owner's file an error came up; the frames below it are not the owner's."""
+    try:
+        yield
+    except ShoalError:
+        raise
+    except SyntaxError as error:
+        where = f"{error.filename or path} line {error.lineno}"
+        raise ConfigurationError(f"{where}: {error.msg}: {(error.text or '').strip()}", "correct that line") from error
+    except Exception as error:  # whatever the owner's code raises
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{path} line {lines[-1]}" if lines else str(path)
+        fix = "install what it needs" if isinstance(error, ImportError) else "correct it there"
+        raise ConfigurationError(f"{where}: {type(error).__name__}: {error}", fix) from error
 
 
 def _attribute(module: ModuleType, name: str, path: Path) -> Any:

@@ -62,10 +62,21 @@ class Release:
 
 
 class AgentHome:
-    """The folder of one device, held by one agent at a time. Raises ConfigurationError when another holds it."""
+    """The folder of one device, held by one agent at a time.
+
+    Raises ConfigurationError when another holds it, or when it cannot be written to.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        try:
+            self._open()
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.path} cannot be a device's home: {error.strerror}", "give a folder that you may write to"
+            ) from error
+
+    def _open(self) -> None:
         self._make(self.path)
         self._lock = _lock(self.path)
         for folder in (self._outbox, self._blobs):

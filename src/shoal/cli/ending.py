@@ -3,6 +3,7 @@
 0 done, 1 an error of ours, 2 wrong usage, 130 interrupted.
 """
 
+import errno
 import functools
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import ParamSpec
 
 import typer
 
-from shoal.core.errors import ShoalError
+from shoal.core.errors import ConfigurationError, ShoalError, StorageFull
 
 P = ParamSpec("P")
 
@@ -31,10 +32,21 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except ShoalError as error:
             typer.echo(described(error), err=True)
             raise typer.Exit(FAILED) from error
+        except OSError as error:
+            if error.filename is None:  # such as a reader of our output that has gone
+                raise
+            typer.echo(described(_unusable(error)), err=True)
+            raise typer.Exit(FAILED) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(INTERRUPTED) from error
 
     return run
+
+
+def _unusable(error: OSError) -> ShoalError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(f"no space left for {error.filename}", "free some on that disk, then try again")
+    return ConfigurationError(f"{error.filename}: {error.strerror}", "check the path and its permissions")
 
 
 def end_on_sigterm() -> None:

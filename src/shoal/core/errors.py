@@ -23,6 +23,7 @@ ShoalError
 │   ├── Gone             410      too late: the round no longer needs it
 │   ├── TooSlow          408      a body did not arrive in the time it may take
 │   ├── TooLarge         413      a header or body over its cap
+│   ├── UnknownEncoding  415      a compressed body
 │   ├── RefusedUpdate    422      the update is not what the task asks for
 │   ├── WrongProtocol    426      client and coordinator speak other versions
 │   └── Unavailable      503      try again after a while
@@ -33,6 +34,7 @@ ShoalError
 │   └── StorageFull               no space left
 ├── NotPermitted                  the owner's policy does not let this leave
 ├── Unreachable                   the coordinator did not answer in time
+│   └── NotACoordinator           something else answers at the address
 └── Abandoned                     a task ended without a result
 """
 
@@ -203,6 +205,13 @@ class TooLarge(RequestError):
     status = 413
 
 
+class UnknownEncoding(RequestError):
+    """A body is compressed, which no route takes: nothing is inflated that was not measured."""
+
+    code = "unknown_encoding"
+    status = 415
+
+
 class RefusedUpdate(RequestError):
     """The update is not what the task asks for: names, shapes, dtypes, values or weight."""
 
@@ -269,6 +278,13 @@ class Unreachable(ShoalError):
 
     code = "unreachable"
     status = 504
+
+
+class NotACoordinator(Unreachable):
+    """Something else answers at the address: a web server, a proxy, or the page at which a network asks for money."""
+
+    code = "not_a_coordinator"
+    status = 502
 
 
 class Abandoned(ShoalError):

@@ -16,6 +16,9 @@ from shoal.core.errors import DataError, NoRows, NotNumeric
 Floats: TypeAlias = npt.NDArray[np.float64]
 Line: TypeAlias = tuple[int, list[str]]
 
+SEPARATORS = (";", "\t", "|")
+"""Signs that other programs put between cells; a table here has commas."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
@@ -104,6 +107,12 @@ def _header(path: Path, line: int, row: Sequence[str]) -> tuple[str, ...]:
     if any(_number(cell) is not None for cell in row):
         raise DataError(f"{path} begins with numbers, line {line}: {','.join(row)[:60]}", "add a header line of names")
     repeated = sorted({name for name in row if row.count(name) > 1})
+    other = next((sign for sign in SEPARATORS if len(row) == 1 and sign in row[0]), None)
+    if other is not None:
+        raise DataError(
+            f"{path} line {line} has {other!r} between its names: {row[0][:60]!r}",
+            "save it with commas between cells, and points in numbers",
+        )
     if repeated or "" in row:
         raise DataError(f"{path} has the column names {list(row)}", "give every column its own name")
     return tuple(row)
@@ -112,7 +121,10 @@ def _header(path: Path, line: int, row: Sequence[str]) -> tuple[str, ...]:
 def _row(path: Path, line: Line, columns: Sequence[str]) -> list[float]:
     number, cells = line
     if len(cells) != len(columns):
-        raise DataError(f"{path} line {number} has {len(cells)} cells", f"the header has {len(columns)}")
+        raise DataError(
+            f"{path} line {number} has {len(cells)} cells, the header {len(columns)}: {','.join(cells)[:60]!r}",
+            "give each row one cell for each column",
+        )
     return [_cell(path, number, column, cell) for column, cell in zip(columns, cells, strict=True)]
 
 

@@ -90,7 +90,8 @@ class FolderBlobWriter:
 
     def __init__(self, incoming: Path, folder: Path) -> None:
         self._folder = folder
-        self._path, self._file = _claim(incoming)
+        with _space(incoming):
+            self._path, self._file = _claim(incoming)
         self._hash = hashlib.sha256()
 
     def write(self, chunk: bytes | memoryview) -> None:

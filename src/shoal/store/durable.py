@@ -48,7 +48,7 @@ def sync_folder(folder: Path) -> None:
 
 def storage_full(path: Path, error: OSError) -> Exception:
     """Return StorageFull for an error that says so, and any other error as it is."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageFull(f"no space left for {path}", "free space on that disk; nothing was lost")
     return error
 

@@ -53,7 +53,7 @@ def read_places(text: bytes, size: int) -> dict[str, Place]:
     """Read a header's JSON for a file of `size` bytes. Raises BadRequest, naming the array that is wrong."""
     try:
         entries = json.loads(text, object_pairs_hook=_unique)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"a safetensors header that is no JSON ({error})", "send a safetensors file") from error
     if not isinstance(entries, dict):
         raise BadRequest("a safetensors header that is no object", "send a safetensors file")
@@ -85,7 +85,7 @@ def _place(name: str, entry: Any, base: int) -> Place:
         case _:
             raise BadRequest(f"array {name!r} is described by {str(entry)[:200]}", "give dtype, shape, data_offsets")
     if dtype not in NUMPY_NAMES:
-        raise BadRequest(f"array {name!r} has dtype {dtype[:20]}", f"use one of {', '.join(NUMPY_NAMES)}")
+        raise BadRequest(f"array {name!r} has dtype {dtype[:20]!r}", f"use one of {', '.join(NUMPY_NAMES)}")
     if not all(isinstance(side, int) and 0 <= side < 1 << 40 for side in shape):
         raise BadRequest(f"array {name!r} has shape {shape}", "give sizes that are not negative")
     expected = math.prod(shape) * np.dtype(NUMPY_NAMES[dtype]).itemsize

@@ -10,8 +10,9 @@ from typing import Any, Self, TypeVar
 import httpcore
 import httpx
 
-from shoal.core.errors import BadRequest, Conflict, ShoalError, Unreachable, from_code
-from shoal.wire.messages import HELD, ErrorMessage, decode, encode
+from shoal.core.errors import BadRequest, Unreachable
+from shoal.wire.answers import address, bearer, read, refusal, seconds, whole
+from shoal.wire.messages import HELD, PROTOCOL, SPOKEN, encode
 from shoal.wire.route import Proxy, proxy_for, trust
 
 T = TypeVar("T")
@@ -143,7 +144,10 @@ class Connection:
     """A caller's line to one coordinator.
 
     Every call has a deadline. An answer other than 2xx raises the error that its code names (core.errors), no answer
-    raises Unreachable. Proxies and authorities are those of the environment (`wire.route`); `ca` is a further bundle of
+    raises Unreachable, one that is no coordinator's NotACoordinator. Nothing that arrives is inflated. Raises
+    ConfigurationError for an address or a token that cannot be one.
+
+    Proxies and authorities are those of the environment (`wire.route`); `ca` is a further bundle of
     certificates to trust. `transport` replaces the network in tests; it stays open when the connection closes.
     """
 
@@ -155,12 +159,12 @@ class Connection:
         ca: Path | str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = address(url)
         self.traffic = Traffic()
         self._proxy = proxy_for(self.url) if transport is None else None
-        headers = {"Accept": "*/*", "User-Agent": "shoal"}
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "shoal", SPOKEN: str(PROTOCOL)}
         if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
+            headers["Authorization"] = bearer(token)
         self._sockets = SocketTransport(self.traffic, self._proxy, ca) if transport is None else None
         self._client = httpx.Client(
             base_url=self.url,
@@ -177,7 +181,7 @@ class Connection:
 
     def authorise(self, token: str) -> None:
         """Use another bearer token from now on."""
-        self._client.headers["Authorization"] = f"Bearer {token}"
+        self._client.headers["Authorization"] = bearer(token)
 
     def close(self) -> None:
         """Close the sockets."""
@@ -188,11 +192,12 @@ class Connection:
         """Send a message (or none) and read the reply; `wait` is how long the server may hold the request."""
         content = None if message is None else encode(message)
         headers = {} if content is None else {"Content-Type": "application/json"}
-        return decode(self._send(method, path, content, headers, wait), reply)
+        return read(self._send(method, path, content, headers, wait), reply, self.url)
 
     def upload(self, path: str, body: bytes | Iterator[bytes], reply: type[T]) -> T:
         """Send bytes and read the reply."""
-        return decode(self._send("POST", path, body, {"Content-Type": "application/octet-stream"}), reply)
+        headers = {"Content-Type": "application/octet-stream"}
+        return read(self._send("POST", path, body, headers), reply, self.url)
 
     def download(self, digest: str, most: int) -> bytes:
         """Return a blob of at most `most` bytes."""
@@ -205,7 +210,7 @@ class Connection:
         try:
             with self._client.stream("GET", f"/v1/blobs/{digest}") as response:
                 if response.status_code != httpx.codes.OK:
-                    raise _error(response.status_code, response.read(), self.url)
+                    raise refusal(response, whole(response), self.url)
                 for piece in response.iter_raw():
                     received += len(piece)
                     if received > most:
@@ -228,15 +233,16 @@ class Connection:
         held = 0.0
         timeout = httpx.Timeout(READ_SECONDS + wait, connect=CONNECT_SECONDS)
         try:
-            response = self._client.request(method, path, content=content, headers=headers, timeout=timeout)
-            held = float(response.headers.get(HELD, "0"))
+            with self._client.stream(method, path, content=content, headers=headers, timeout=timeout) as response:
+                held = seconds(response.headers.get(HELD, "0"))
+                data = whole(response)
         except httpx.TransportError as error:
             raise self._unreachable(method, path, error) from error
         finally:
             self.traffic.seconds += max(0.0, time.perf_counter() - started - held)
         if not response.is_success:
-            raise _error(response.status_code, response.content, self.url)
-        return response.content
+            raise refusal(response, data, self.url)
+        return data
 
     def _unreachable(self, method: str, path: str, error: Exception) -> Unreachable:
         way = "" if self._proxy is None else f" through the proxy {self._proxy.url}"
@@ -244,16 +250,3 @@ class Connection:
             f"{method} {self.url}{path} got no answer{way} ({error})",
             "check that the coordinator runs and the address is right",
         )
-
-
-def _error(status: int, body: bytes, url: str) -> ShoalError:
-    try:
-        message = decode(body, ErrorMessage)
-    except BadRequest:
-        return Unreachable(
-            f"{url} answered {status} without an error message", "check that the address is a Shoal coordinator's"
-        )
-    error = from_code(message.code, message.problem, message.fix)
-    if isinstance(error, Conflict):
-        error.receipt = message.receipt
-    return error

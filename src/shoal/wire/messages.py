@@ -21,7 +21,17 @@ MAX_WAIT = 30.0
 HELD = "Shoal-Held"
 """Response header: seconds for which the server held the request on purpose."""
 
+SPOKEN = "Shoal-Protocol"
+"""Request header: the version of the protocol that the caller speaks."""
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The part of a message that no version of the protocol changes: which version the rest is in."""
+
+    protocol: int = PROTOCOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,5 +186,5 @@ def decode(data: bytes, kind: type[T]) -> T:
     """Read a message of a known kind. Raises BadRequest, naming the field that is wrong."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"{kind.__name__} cannot be read ({error})", "send JSON as in /openapi.json") from error
