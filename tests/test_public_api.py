@@ -27,6 +27,7 @@ PUBLIC = [
     "fedprox",
     "fedyogi",
     "sgd",
+    "simulate",
     "testing",
 ]
 

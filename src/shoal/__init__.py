@@ -25,6 +25,7 @@ _PUBLIC = {
     "fedprox": "shoal.algorithms.fedprox",
     "fedyogi": "shoal.algorithms.fedopt",
     "sgd": "shoal.algorithms.local",
+    "simulate": "shoal.simulation.simulate",
 }
 _MODULES = ("data", "testing")
 

@@ -1,0 +1,100 @@
+"""Where simulated clients' rows come from: a list or a mapping in memory, or a source that loads them when needed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from shoal.core.errors import DataError, NoRows
+from shoal.train.data import ClientData, client_data
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Clients that are loaded when they take part, so that a million of them need no memory.
+
+    `many` returns for each name what a list would hold: an (x, y) pair, a dict of arrays, a torch Dataset.
+    """
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All clients, in a fixed order."""
+        ...
+
+    def many(self, names: Sequence[str]) -> Iterable[Any]:
+        """Load the rows of some clients."""
+        ...
+
+
+Clients: TypeAlias = Source | Mapping[str, Any] | Sequence[Any]
+
+
+class Loaded:
+    """Clients in memory, each checked once."""
+
+    def __init__(self, clients: Mapping[str, ClientData]) -> None:
+        self._clients = clients
+        self.names: Sequence[str] = tuple(clients)
+
+    def many(self, names: Sequence[str]) -> list[ClientData]:
+        """Return the rows of some clients."""
+        return [self._clients[name] for name in names]
+
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        """Return how many rows some clients have."""
+        return [self._clients[name].rows for name in names]
+
+
+def source_of(clients: Clients) -> Source:
+    """Return clients, in any of their forms, as a source; those of a list are called "0", "1" and so on, unless they
+    are ClientData with names of their own.
+
+    Raises NoRows without a client or for one without a row, and DataError for what is no client, naming it.
+    """
+    if isinstance(clients, Mapping):
+        source: Source = Loaded({str(name): _client(str(name), given) for name, given in clients.items()})
+    elif isinstance(clients, Source):
+        source = clients
+    elif isinstance(clients, Sequence):
+        listed = [_client(str(i), given) for i, given in enumerate(clients)]
+        source = Loaded({client.name: client for client in listed})
+        if len(source.names) < len(listed):
+            raise DataError("two clients of one name", "give every client its own")
+    else:
+        raise DataError(
+            f"clients of type {type(clients).__name__}",
+            "give a list or a mapping of (x, y), or a source with `names` and `many(names)`",
+        )
+    if len(source.names) == 0:
+        raise NoRows("there are no clients", "give at least one")
+    return source
+
+
+def sizes_of(source: Source, names: Sequence[str]) -> list[int] | None:
+    """Return how many rows some clients have, if that is known before they are loaded."""
+    return source.sizes(names) if isinstance(source, Loaded) else None
+
+
+def load(source: Source, jobs: Sequence[tuple[str, str, int]]) -> list[ClientData]:
+    """Load the clients of some jobs, each (name, assignment, seed)."""
+    given = source.many([name for name, _, _ in jobs])
+    return [_for_round(data, *job) for job, data in zip(jobs, given, strict=True)]
+
+
+def first_rows(source: Source, count: int) -> dict[str, Any]:
+    """Return a batch of the first client's rows: what a task is tried on when it has no example."""
+    (client,) = load(source, [(source.names[0], "", 0)])
+    return {name: array[:count] for name, array in client.arrays.items()}
+
+
+def _for_round(data: Any, name: str, assignment: str, seed: int) -> ClientData:
+    if isinstance(data, ClientData):
+        return ClientData(name, data.arrays, assignment, seed)
+    return client_data(name, data, assignment, seed)
+
+
+def _client(name: str, given: Any) -> ClientData:
+    if isinstance(given, ClientData):
+        return given
+    try:
+        return client_data(name, given)
+    except DataError as error:
+        raise type(error)(f"client {name!r}: {error.problem.removeprefix(f'client {name!r}: ')}", error.fix) from error

@@ -1,0 +1,128 @@
+"""The course of a simulated task: the real state machine, driven in virtual time, one round after the other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from shoal.algorithms import registry
+from shoal.algorithms.strategy import advance, trainable
+from shoal.core.errors import Abandoned, NotFinite
+from shoal.core.tree import Tree, digest
+from shoal.rounds.effects import Assign, Effect, Fold
+from shoal.rounds.events import Cancelled, CheckedIn, Committed, Event, Published, Rejected, Reported, Ticked
+from shoal.rounds.state import Phase, TaskState
+from shoal.simulation.chunks import chunked
+from shoal.simulation.clients import Source, sizes_of
+from shoal.simulation.crew import Crew, Job, Part
+from shoal.train.task import CompiledTask
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A client that was kept out of a round, and why."""
+
+    round: int
+    client: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Course:
+    """Where a simulated task stands: all that a checkpoint must keep.
+
+    `memory` is the server optimizer's state, `personal` holds local arrays and `losses` the last loss by client.
+    """
+
+    state: TaskState
+    params: Tree
+    memory: Tree
+    personal: dict[str, Tree] = field(default_factory=dict[str, Tree])
+    losses: dict[str, float] = field(default_factory=dict[str, float])
+    failures: list[Failure] = field(default_factory=list[Failure])
+    now: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether no round is left."""
+        return self.state.phase.over
+
+    def stop(self, reason: str) -> None:
+        """End the task before its last round."""
+        if not self.over:
+            self.state.handle(Cancelled(reason), self.now)
+
+
+def begin(compiled: CompiledTask) -> Course:
+    """Return the course of a task before its first round."""
+    spec = compiled.spec
+    server = registry.server_optimizer(spec.server)
+    memory = server.init(trainable(spec.travelling, compiled.initial))
+    return Course(TaskState.begin(Published(spec.name, spec), 0.0), compiled.initial, memory)
+
+
+def play(
+    course: Course, crew: Crew, source: Source, frozen: Tree, names: Sequence[str], chunk: int, *, remember: bool
+) -> Part:
+    """Carry out one round with these clients, and return what they did; `remember` their losses.
+
+    Raises NotFinite when no client could be trained, Abandoned when the round could not be completed.
+    """
+    number = course.state.round
+    jobs = _assigned(course, names)
+    chunks = chunked(jobs, sizes_of(source, [name for name, _, _ in jobs]), chunk)
+    part = crew.train({**frozen, **course.params}, course.state.spec.local, chunks, course.personal, number)
+    if not part.reported:
+        raise NotFinite(f"round {number}: no client could be trained", next(iter(part.failures.values()), ""))
+    fold = _reported(course, jobs, part, remember)
+    _commit(course, fold, part)
+    course.personal.update(part.personal)
+    course.failures.extend(Failure(number, name, why) for name, why in sorted(part.failures.items()))
+    return part
+
+
+def _assigned(course: Course, names: Sequence[str]) -> list[Job]:
+    effects = [effect for name in names for effect in course.state.handle(CheckedIn(name), course.now)]
+    given = [effect.assignment for effect in effects if isinstance(effect, Assign)]
+    return [(assignment.device, assignment.id, assignment.seed) for assignment in given]
+
+
+def _reported(course: Course, jobs: Sequence[Job], part: Part, remember: bool) -> Fold:
+    effects: list[Effect] = []
+    for name, assignment, _ in jobs:
+        if name in part.failures:
+            effects += _take(course, Rejected(assignment, name, NotFinite.code, part.failures[name]))
+    for name, assignment, _ in jobs:
+        if assignment in part.reported:
+            weight, loss = part.reported[assignment]
+            if remember:
+                course.losses[name] = loss
+            # nothing here asks for the bytes of one update, so that its own name does for a digest
+            effects += _take(course, Reported(assignment, name, assignment, 0, weight, {"loss": loss}))
+    folds = [effect for effect in effects if isinstance(effect, Fold)]
+    return folds[0] if folds else _at_deadline(course)
+
+
+def _at_deadline(course: Course) -> Fold:
+    """Let time pass until the round closes without those who failed."""
+    while course.state.phase is Phase.COLLECTING:
+        timer = course.state.next_timer()
+        if timer is None:
+            break
+        course.now = max(course.now, timer)
+        for effect in _take(course, Ticked()):
+            if isinstance(effect, Fold):
+                return effect
+    raise Abandoned(f"round {course.state.round} could not be completed", course.state.reason or "see its failures")
+
+
+def _take(course: Course, event: Event) -> list[Effect]:
+    return course.state.handle(event, course.now)
+
+
+def _commit(course: Course, fold: Fold, part: Part) -> None:
+    spec = course.state.spec
+    delta: Mapping[str, Tree] = registry.aggregator(spec.aggregator).finish(part.total)
+    server = registry.server_optimizer(spec.server)
+    course.params, course.memory = advance(spec.travelling, course.params, delta["delta"], server, course.memory)
+    _take(course, Committed(fold.round, fold.attempt, digest(course.params), digest(course.memory)))
+    # nobody repeats a report here, and a million of them would not be forgotten otherwise
+    course.state.receipts.clear()

@@ -1,0 +1,158 @@
+"""A simulated run: its model, its history, and going on with it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import nn
+
+from shoal.core.task import TaskSpec
+from shoal.core.tree import Tree
+from shoal.core.types import ModelVersion
+from shoal.simulation import checkpoint
+from shoal.simulation.checkpoint import Saved
+from shoal.simulation.clients import Source
+from shoal.simulation.course import Course, Failure, play
+from shoal.simulation.crew import Crew
+from shoal.simulation.history import History, Row
+from shoal.simulation.selection import Selection
+from shoal.simulation.trainers import Choice
+from shoal.train.data import ClientData
+from shoal.train.evaluate import evaluate, load_model
+from shoal.train.task import CompiledTask, Task
+
+Callback: TypeAlias = Callable[["SimulatedRun"], object]
+"""Called after every round; what returns True ends the run."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setup:
+    """What a run is made of, none of which a checkpoint keeps."""
+
+    task: Task
+    compiled: CompiledTask
+    source: Source
+    selection: Selection
+    hire: Callable[[Choice], Crew]
+    callbacks: Sequence[Callback] = ()
+    test: ClientData | None = None
+    path: Path | None = None
+    every: int = 1
+    clock: Callable[[], float] = time.perf_counter
+
+
+class SimulatedRun:
+    """The result of `shoal.simulate`. `choice` names the trainer and says why it was chosen."""
+
+    def __init__(self, setup: Setup, saved: Saved) -> None:
+        self._setup = setup
+        self._saved = saved
+        self._stopped = False
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self._setup.task
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task's plain-data form."""
+        return self._course.state.spec
+
+    @property
+    def choice(self) -> Choice:
+        """The trainer and the reason for it."""
+        return self._saved.choice
+
+    @property
+    def params(self) -> Tree:
+        """The arrays of the newest version."""
+        return self._course.params
+
+    @property
+    def versions(self) -> list[ModelVersion]:
+        """Every version, the initial one first."""
+        return list(self._course.state.versions)
+
+    @property
+    def history(self) -> History:
+        """One row a round."""
+        return History(self._saved.rows)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Clients that were kept out, by round, and why."""
+        return self._course.failures
+
+    @property
+    def personal(self) -> dict[str, Tree]:
+        """The arrays with the role local, by client."""
+        return self._course.personal
+
+    @property
+    def _course(self) -> Course:
+        return self._saved.course
+
+    def model(self, params: Tree | None = None) -> nn.Module:
+        """Return the task's model with the arrays of the newest version, or others, in evaluation mode."""
+        return load_model(self.task, self.params if params is None else params)
+
+    def stop(self, reason: str) -> None:
+        """End the run after this round."""
+        self._course.stop(reason)
+
+    def resume(self, path: str | Path) -> "SimulatedRun":
+        """Go on from a checkpoint of this task, with this run's clients, to the last round; return this run.
+
+        The versions that follow are those that an uninterrupted run makes, bit by bit. Raises TaskError when the
+        checkpoint is of another task.
+        """
+        self._saved = checkpoint.load(Path(path), self._setup.compiled.spec)
+        return self.go_on()
+
+    def go_on(self) -> "SimulatedRun":
+        """Play the rounds that are left."""
+        crew = self._setup.hire(self.choice)
+        try:
+            while not self._course.over:
+                self._round(crew)
+        finally:
+            crew.close()
+        return self
+
+    def _round(self, crew: Crew) -> None:
+        setup, course = self._setup, self._course
+        began, number = setup.clock(), course.state.round
+        names = setup.selection.choose(
+            setup.source.names, self._saved.cohort, seed=self.spec.seed, round=number, losses=course.losses
+        )
+        remember = setup.selection.uses_losses
+        part = play(course, crew, setup.source, setup.compiled.frozen, names, self._saved.chunk, remember=remember)
+        version = course.state.latest
+        self._saved.rows.append(
+            Row(
+                round=number,
+                digest=version.digest,
+                loss=version.metrics["loss"],
+                reports=version.reports,
+                failed=len(part.failures),
+                seconds=setup.clock() - began,
+                trainer=self.choice.trainer,
+                measures=self._measures(),
+            )
+        )
+        self._after(number)
+
+    def _measures(self) -> dict[str, float]:
+        if self._setup.test is None:
+            return {}
+        return {f"test_{name}": value for name, value in evaluate(self.task, self.params, self._setup.test).items()}
+
+    def _after(self, number: int) -> None:
+        wanted = [callback(self) is True for callback in self._setup.callbacks]
+        if any(wanted):
+            self.stop(f"stopped after round {number}")
+        if self._setup.path is not None and (number % self._setup.every == 0 or self._course.over):
+            checkpoint.save(self._setup.path, self._saved)

@@ -1,0 +1,105 @@
+"""`shoal.simulate`: the real rounds, strategies and aggregators over simulated clients."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from shoal.core.errors import ConfigurationError
+from shoal.core.task import RoundPlan
+from shoal.simulation.checkpoint import Saved
+from shoal.simulation.checkpoint import load as load_checkpoint
+from shoal.simulation.chunks import chunk_size
+from shoal.simulation.clients import Clients, Source, first_rows, load, source_of
+from shoal.simulation.course import begin
+from shoal.simulation.crew import Alone, Crew
+from shoal.simulation.run import Callback, Setup, SimulatedRun
+from shoal.simulation.selection import Selection, Uniform
+from shoal.simulation.trainers import Choice, choose, make_trainer
+from shoal.train.data import client_data
+from shoal.train.task import CompiledTask, Task, compile_task
+
+
+def simulate(
+    task: Task,
+    clients: Clients,
+    *,
+    rounds: int,
+    cohort: int | None = None,
+    seed: int = 0,
+    trainer: str = "auto",
+    workers: int = 1,
+    device: str = "cpu",
+    selection: Selection | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | Path | None = None,
+    every: int = 10,
+    resume: str | Path | None = None,
+    chunk: int | None = None,
+) -> SimulatedRun:
+    """Train a task over simulated clients and return the run.
+
+    `clients` is a list or a mapping of (x, y) pairs, dicts of arrays or torch Datasets, or a source that loads them
+    when they take part. Every round trains `cohort` of them (by default all), chosen by `selection` (by default at
+    random). The same names, seed and strategy give the versions that a coordinator makes of the same reports.
+
+    `trainer` is "loop", "vmapped", "graph", "compiled", or "auto", which measures and checks; `run.choice` says what
+    it chose and why. Clients are trained `chunk` at once, by default as many as the processor's cache holds. The
+    digests depend on trainer and chunk, never on the number of `workers`, which are processes.
+
+    With `checkpoint` the run is saved `every` so many rounds and at its end; `resume` goes on from such a file and
+    makes the versions that an uninterrupted run makes. `task.test` is evaluated after every round.
+
+    Raises ConfigurationError, DataError and TaskError for what cannot be simulated, before the first round where it
+    can be seen. A client whose loss or update is NaN or infinite is kept out of its round: see `run.failures`.
+    """
+    source = source_of(clients)
+    count = _cohort(cohort, source)
+    task = task if task.example is not None else replace(task, example=first_rows(source, task.plan.batch_size))
+    compiled = compile_task(task, rounds=rounds, plan=RoundPlan(goal=count), seed=seed)
+    setup = Setup(
+        task=task,
+        compiled=compiled,
+        source=source,
+        selection=selection or Uniform(),
+        hire=_hire(task, compiled, source, workers, device),
+        callbacks=callbacks,
+        test=None if task.test is None else client_data("test", task.test),
+        path=None if checkpoint is None else Path(checkpoint),
+        every=every,
+    )
+    if resume is not None:
+        return SimulatedRun(setup, load_checkpoint(Path(resume), compiled.spec)).go_on()
+    size = chunk or chunk_size(compiled.spec, count)
+    choice = _choice(trainer, task, compiled, source, size, count * rounds, device)
+    return SimulatedRun(setup, Saved(begin(compiled), [], choice, size, count)).go_on()
+
+
+def _cohort(cohort: int | None, source: Source) -> int:
+    population = len(source.names)
+    count = population if cohort is None else cohort
+    if not 1 <= count <= population:
+        raise ConfigurationError(
+            f"a cohort of {count} of {population} clients", f"give a cohort from 1 to {population}"
+        )
+    return count
+
+
+def _choice(
+    name: str, task: Task, compiled: CompiledTask, source: Source, size: int, updates: int, device: str
+) -> Choice:
+    if name != "auto":
+        make_trainer(name, task, device)
+        return Choice(name, "as asked for")
+    names = source.names[: min(size, compiled.spec.plan.goal)]
+    seen = load(source, [(name, name, index) for index, name in enumerate(names)])
+    return choose(task, {**compiled.frozen, **compiled.initial}, seen, device, updates)
+
+
+def _hire(task: Task, compiled: CompiledTask, source: Source, workers: int, device: str) -> Callable[[Choice], Crew]:
+    if workers < 1:
+        raise ConfigurationError(f"workers={workers}", "give at least 1")
+
+    def hire(choice: Choice) -> Crew:
+        return Alone(make_trainer(choice.trainer, task, device), source, compiled.spec)
+
+    return hire
