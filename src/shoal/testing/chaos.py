@@ -52,10 +52,10 @@ SIZES = {"small": 64, "large": 17_000}
 class Outcome:
     """What a run came to. `lost` and `doubled` count updates, over both tasks; times are seconds.
 
-    `digest_equal`: every version is the exact sum of its recorded updates, its bytes are what its digest says, and
-    the digests are those of an undisturbed run. `by_point`: kills by place, "random" for those anywhere. `resumed`:
-    reports that a device found in its outbox when it came back. `repeated`: receipts that were given again.
-    `refused`: answers that turned a report away, by code.
+    What was acknowledged and then asked for again counts as lost. `digest_equal`: every version is the exact sum of
+    its recorded updates, its bytes are what its digest says, and the digests are those of an undisturbed run.
+    `by_point`: kills by place, "random" for those anywhere. `resumed`: reports that a device found in its outbox when
+    it came back. `repeated`: receipts that were given again. `refused`: answers that turned a report away, by code.
     """
 
     kills: int
@@ -206,7 +206,7 @@ def _outcome(seed: int, killer: Killer, audits: list[tuple[Account, bool]], devi
     return Outcome(
         kills=killer.by_point.total(),
         acknowledged=sum(len(ledger.receipts) for ledger in ledgers),
-        lost=sum(len(account.lost) for account in accounts),
+        lost=sum(len(account.lost) for account in accounts) + sum(len(device.forgotten) for device in devices),
         doubled=sum(len(account.doubled) for account in accounts),
         digest_equal=all(same and not account.wrong for account, same in audits),
         restart_s_max=round(max(killer.restarts), 3),

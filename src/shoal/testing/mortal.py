@@ -107,7 +107,7 @@ class Walk:
 
     def work(self, assignment: Assignment) -> Result:
         """Download the version, train, and sometimes die before anything is durable. Raises Dropped, NotPermitted."""
-        self._device.assigned[assignment.id] = assignment.task
+        self._device.note(assignment)
         if assignment.round > self._device.last.get(assignment.task, assignment.round):
             raise NotPermitted(f"round {assignment.round} of {assignment.task}", "the last round is over")
         spec = self._connection.call("GET", f"/v1/tasks/{assignment.task}", None, TaskSpec)
@@ -129,7 +129,8 @@ class Device:
     """One agent in a thread, which dies and comes back until it is told to stop.
 
     `last` gives each task's last round, once that is known. `assigned` notes the task of each assignment, `ledger` the
-    receipts, `resumed` counts reports that it found in its outbox when it came back.
+    receipts, `forgotten` assignments that were given again after their receipt, `resumed` counts reports that it found
+    in its outbox when it came back.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Device:
         self.last = last
         self.random = random.Random(seed)  # noqa: S311  (no secret)
         self.assigned: dict[str, str] = {}
+        self.forgotten: set[str] = set()
         self.resumed = 0
         self.error: Exception | None = None
         self._server = server
@@ -185,6 +187,13 @@ class Device:
             agent.run(self._stop)
         except Dropped:
             return
+
+    def note(self, assignment: Assignment) -> None:
+        """Take note of an assignment."""
+        self.assigned[assignment.id] = assignment.task
+        if assignment.id in self.ledger.receipts:
+            # done again it gives the same bytes, and nobody would see that they had been lost
+            self.forgotten.add(assignment.id)
 
     def acknowledged(self, task: str) -> dict[str, str]:
         """Return the digests of the updates of a task that have a receipt, by assignment."""
