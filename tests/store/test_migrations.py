@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 
 from shoal.core.errors import CorruptStore, OlderDatabase
 from shoal.rounds.events import CheckedIn
+from shoal.rounds.replay import replay
 from shoal.store import migrations, tables
 from shoal.store.migrations import migrate
 from shoal.store.sql import SqlStore, transaction
@@ -61,12 +62,15 @@ def test_everything_is_there_after_migrating(old):
     assert after.pop("alembic_version") == [(tables.REVISION,)]
     assert after.pop("pins") == []
     assert before.pop("schema") == [(1,)]
+    assert (len(before.pop("snapshots")), after.pop("snapshots")) == (1, [])
     assert after.pop("devices") == [(*row, None) for row in before.pop("devices")]
     assert after == before
     store = SqlStore(old)
     assert [position for position, _ in store.events("plain-1")] == [1, 2, 3, 4, 5]
     assert [record.event for _, record in store.events("plain-1", 4)] == [CheckedIn("alice")]
     assert [device.name for device in store.devices()] == ["bob", "alice"]
+    state = replay(record for _, record in store.events("plain-1"))
+    assert (state.round, state.latest.digest, list(state.leases)) == (2, "1" * 64, ["alice"])
     assert store.append("plain-1", [], expect=5, epoch=1) == 5
     store.close()
 

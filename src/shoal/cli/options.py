@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+import re
+from pathlib import Path
 from typing import Annotated
 
 import typer

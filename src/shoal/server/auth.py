@@ -39,6 +39,7 @@ class Identities:
     tokens: dict[str, TokenRecord] = field(default_factory=dict[str, TokenRecord])
     secrets: dict[str, str] = field(default_factory=dict[str, str])
     seen: dict[str, float] = field(default_factory=dict[str, float])
+    noted: dict[str, float] = field(default_factory=dict[str, float])
 
     @classmethod
     def load(cls, store: Store) -> "Identities":
@@ -46,6 +47,8 @@ class Identities:
         known = cls(store)
         for device in store.devices():
             known._keep(device)
+        known.noted = dict(store.seen())
+        known.seen = dict(known.noted)
         known.tokens = {token.hash: token for token in store.tokens()}
         return known
 
@@ -124,6 +127,12 @@ class Identities:
             device = replace(known, secret_hash=hashed(secret))
         self.store.add_device(device)
         self._keep(device)
+    def unnoted(self) -> dict[str, float]:
+        """Return when devices called last, of those that called since this was asked before."""
+        fresh = {name: at for name, at in self.seen.items() if self.noted.get(name) != at}
+        self.noted.update(fresh)
+        return fresh
+
         return EnrolReply(device.id, secret)
 
     def statuses(self) -> list[DeviceStatus]:

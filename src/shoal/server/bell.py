@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 
 
 class Bell:
-    """Rings for everybody who waits. Belongs to one event loop."""
+    """Rings for everybody who waits. Belongs to one event loop. `waiting` counts those whom `rings` holds."""
 
     def __init__(self) -> None:
         self._rung = asyncio.Event()
         self._closed = False
+        self.waiting = 0
 
     def ring(self) -> None:
         """Wake everybody who waits now."""
@@ -39,10 +40,13 @@ class Bell:
             if waited >= seconds or self._closed:
                 return
             started = loop.time()
+            self.waiting += 1
             try:
                 async with asyncio.timeout(seconds - waited):
                     await rung.wait()
             except TimeoutError:
-                yield seconds
-                return
+                break
+            finally:
+                self.waiting -= 1
             waited += loop.time() - started
+        yield seconds

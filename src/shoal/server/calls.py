@@ -52,6 +52,12 @@ async def body(request: Request, most: int) -> AsyncIterator[bytes]:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise BadRequest(f"a body with content-encoding {request.headers['content-encoding']!r}", "send it as it is")
     length = request.headers.get("content-length", "0")
+def announced(request: Request) -> int:
+    """Return how many bytes the body has, as its head says; 1 when it does not say."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() and len(length) < 20 else 1
+
+
     if not length.isdigit():
         raise BadRequest(f"content-length {length[:40]!r}", "send a number of bytes")
     if int(length) > most:

@@ -21,7 +21,7 @@ from shoal.store import rows, schema
 from shoal.store.appending import Append
 from shoal.store.events import RESTORE, decode, encode
 from shoal.store.store import DeviceRecord, Entry, Stored, TokenRecord
-from shoal.store.writer import Writer
+from shoal.store.writer import Watch, Writer
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class SqlStore:
     version wrote it, ConfigurationError for a URL of another kind.
     """
 
-    def __init__(self, where: str | Path) -> None:
+    def __init__(self, where: str | Path, watch: Watch = lambda _: None) -> None:
         self.path = _path(where)
         self._engine = _engine(self.path)
         try:
@@ -52,7 +52,7 @@ class SqlStore:
         except BaseException:
             self._engine.dispose()
             raise
-        self._writer = Writer(self._engine.execution_options(writes=True), self._explain)
+        self._writer = Writer(self._engine.execution_options(writes=True), self._explain, watch)
 
     def lead(self, stream: str) -> int:
         """Take over a stream for writing and return the new epoch."""

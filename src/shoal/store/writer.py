@@ -4,12 +4,13 @@ A commit waits for the disk once, however many writes it holds, so that many dev
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
@@ -23,6 +24,9 @@ T = TypeVar("T")
 OWN = (DataError, IntegrityError, InterfaceError, ProgrammingError)
 """Errors of a database that are the fault of one write; the others are its own."""
 
+Watch: TypeAlias = Callable[[Sequence[float]], None]
+"""Is told, from the writer's thread, for how many seconds each write of a transaction waited to be durable."""
+
 GROUP = 256
 """Writes in one transaction at most, which bounds how long the first of them waits."""
 
@@ -30,6 +34,7 @@ GROUP = 256
 @dataclass(frozen=True, slots=True)
 class _Job:
     work: Append | Callable[[Connection], Any]
+    since: float = field(default_factory=time.perf_counter)
     future: Future[Any] = field(default_factory=Future[Any])
 
 
@@ -46,8 +51,9 @@ class Writer:
     future is settled, also when the thread ends for a reason nobody foresaw.
     """
 
-    def __init__(self, engine: Engine, explain: Callable[[DBAPIError], StoreError]) -> None:
+    def __init__(self, engine: Engine, explain: Callable[[DBAPIError], StoreError], watch: Watch) -> None:
         self._engine = engine
+        self._watch = watch
         self._explain = explain
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -108,6 +114,8 @@ class Writer:
         except DBAPIError as error:
             outcomes = [_Outcome(error=error) for _ in group]
         reached("after_commit")
+        now = time.perf_counter()
+        self._watch([now - job.since for job in group])
         for job, outcome in zip(group, outcomes, strict=True):
             self._settle(job.future, outcome)
 

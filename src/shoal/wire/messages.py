@@ -164,6 +164,14 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The versions of a task that stay, whatever else is removed."""
+
+    task: str
+    versions: tuple[int, ...]
+
+
 class ErrorMessage:
     """An error as it travels: its class in core.errors by code, what is wrong with which value, and the way out."""
 
