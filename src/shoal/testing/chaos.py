@@ -166,7 +166,7 @@ def run(folder: Path, *, kills: int, seed: int, mode: Mode = "both", say: Callab
 def _check(devices: list[Device]) -> None:
     for device in devices:
         if not device.alive:
-            raise Abandoned(f"{device.name} gave up", "see what it ended with") from device.error
+            raise Abandoned(f"{device.name} gave up", f"see what it ended with: {device.error!r}") from device.error
 
 
 def _publish(server: ServerProcess, name: str, seed: int) -> str:

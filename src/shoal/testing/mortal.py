@@ -17,7 +17,7 @@ from shoal.agent.agent import Agent
 from shoal.agent.data import ArrayData
 from shoal.agent.home import AgentHome
 from shoal.agent.work import Result, trained
-from shoal.core.errors import BadRequest, NotPermitted, ShoalError
+from shoal.core.errors import BadRequest, NotPermitted
 from shoal.core.task import TaskSpec, weight_units
 from shoal.core.tree import Tree
 from shoal.core.types import Assignment, Receipt, Update
@@ -167,7 +167,7 @@ class Device:
             while not self._stop.is_set():
                 self.resumed += len(self._home.reports())
                 self._once()
-        except (ShoalError, httpx.HTTPError) as error:
+        except Exception as error:  # noqa: BLE001  (raised again by `end`)
             self.error = error
 
     def _once(self) -> None:
