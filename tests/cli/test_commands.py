@@ -50,8 +50,12 @@ def test_publish_train_watch_and_download(tmp_path, children, monkeypatch):
     nothing = runner.invoke(app, ["watch"], env=me)
     assert (nothing.exit_code, "publish one" in nothing.stderr) == (1, True)
 
+    early = text("publish", CODE, "--features", "2", "--rounds", "1", "--owners", "1", **me)
+    assert early.startswith("no check over all owners")
+    (cancelled,) = lines("tasks", "cancel", "regression", "--reason", "only a try", **me)
+    assert (cancelled["phase"], cancelled["reason"]) == ("cancelled", "only a try")
     (published,) = lines("publish", CODE, "--features", "2", "--rounds", "2", "--owners", "1", **me)
-    assert published["task"] == "regression-1"
+    assert (published["task"], published["checked"]) == ("regression-2", None)
 
     rng = np.random.Generator(np.random.Philox(1))
     write_csv(tmp_path / "rows.csv", Table(("a", "b", "y"), rng.standard_normal((30, 3))))
@@ -61,13 +65,22 @@ def test_publish_train_watch_and_download(tmp_path, children, monkeypatch):
     bob.send(json.dumps({"url": announced["url"], "token": announced["enrolment_token"]}))
 
     rounds = lines("watch", "regression", **me)
-    assert [row["round"] for row in rounds] == [1, 2]
+    assert [(row["round"], row["reports"], row["test"]) for row in rounds] == [(1, 1, {}), (2, 1, {})]
+    head, *rows = text("watch", "regression", **me).splitlines()
+    assert head.split()[:2] == ["round", "loss"]
+    assert rows[1].split()[1] == f"{rounds[1]['metrics']['loss']:.5g}"
     said = [json.loads(line)["said"] for line in bob.log.read_text().splitlines()]
     releases = [line.partition(":")[0] for line in said if line.startswith("releasing")]
-    assert releases == ["releasing to regression-1 round 1", "releasing to regression-1 round 2"]
+    assert releases == ["releasing to regression-2 round 1", "releasing to regression-2 round 2"]
 
-    (task,) = lines("tasks", **me)
-    assert (task["id"], task["phase"]) == ("regression-1", "finished")
+    task = lines("tasks", **me)[-1]
+    assert (task["id"], task["phase"]) == ("regression-2", "finished")
+    (shown,) = lines("tasks", "show", "regression", **me)
+    assert shown["status"]["latest"]["digest"] == rounds[1]["digest"]
+    assert shown["manifest"]["owners"]["bob"]["trainer"] == "loop"
+    described = text("tasks", "show", "regression", **me)
+    for part in (shown["manifest_digest"], "owner bob", "torch", '"batch_size":8'):
+        assert part in described
     assert "2/2" in text("tasks", **me)
     (device,) = lines("devices", **me)
     assert device["name"] == "bob"
@@ -80,6 +93,11 @@ def test_publish_train_watch_and_download(tmp_path, children, monkeypatch):
     for wanted in ("regression@1", "regression"):
         (wrote,) = lines("models", "download", wanted, "--to", str(tmp_path / wanted), **me)
         assert sha256((tmp_path / wanted).read_bytes()).hexdigest() == wrote["digest"]
+    (first, *_) = compared = lines("models", "compare", "regression@1", "regression", **me)
+    assert first["distance"] > 0
+    assert compared[-1]["metric"] == "loss"
+    assert "relative" in text("models", "compare", "regression@1", "regression", **me)
+    assert "metrics: loss" in text("models", "show", "regression@2", **me)
     assert (tmp_path / "regression").read_bytes() != (tmp_path / "regression@1").read_bytes()
 
 
@@ -91,6 +109,37 @@ def test_show_lists_the_arrays_of_a_file(tmp_path):
         {"array": "steps", "shape": [], "dtype": "int64", "norm": 4.0},
     ]
     assert "7 numbers in 2 arrays" in text("models", "show", str(path))
+
+
+def test_two_files_are_compared_array_by_array(tmp_path):
+    first, second, other = (
+        tmp_path / name for name in ("first.safetensors", "second.safetensors", "other.safetensors")
+    )
+    first.write_bytes(encode({"a": np.array([3.0, 4.0]), "b": np.zeros(2), "c": np.zeros(1)}))
+    second.write_bytes(encode({"a": np.array([3.0, 3.0]), "b": np.zeros(2), "c": np.ones(1)}))
+    other.write_bytes(encode({"a": np.zeros(3)}))
+    assert lines("models", "compare", str(first), str(second)) == [
+        {"array": "a", "distance": 1.0, "relative": 0.2},
+        {"array": "b", "distance": 0.0, "relative": 0.0},
+        {"array": "c", "distance": 1.0, "relative": 1.0},
+    ]
+    refused = runner.invoke(app, ["models", "compare", str(first), str(other)])
+    assert (refused.exit_code, "['a', 'b', 'c']" in refused.stderr) == (1, True)
+
+
+def test_a_version_needs_a_coordinator():
+    refused = runner.invoke(app, ["models", "show", "regression@1"], env={"SHOAL_URL": None, "SHOAL_TOKEN": None})
+    assert refused.exit_code == 2
+    assert "SHOAL_URL" in refused.stderr
+
+
+def test_an_agent_on_a_device_that_torch_lacks_ends_at_once(tmp_path):
+    write_csv(tmp_path / "rows.csv", Table(("a", "y"), np.ones((20, 2))))
+    arguments = ["agent", "--url", "http://127.0.0.1:9", "--name", "bob", "--code", CODE, "--device", "cuda:99"]
+    refused = runner.invoke(app, [*arguments, "--data", str(tmp_path / "rows.csv"), "--target", "y"])
+    assert refused.exit_code == 1
+    assert "device 'cuda:99' cannot be used" in refused.stderr
+    assert "torch" in refused.stderr
 
 
 def test_an_invitation_must_be_readable(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from shoal.agent.home import AgentHome, Release
 from shoal.agent.lease import Lease, Stopped
 from shoal.agent.participant import Labour, Participant
 from shoal.agent.policy import Policy
+from shoal.agent.settings import LocalSettings
 from shoal.agent.work import Result
 from shoal.core.errors import (
     BadRequest,
@@ -55,7 +57,8 @@ class Agent:
     `code` gives the owner's task. It imports torch, so it is called when there is nothing else to do, after the first
     statistics; without it the agent releases statistics only. `token` is needed to enrol, once. `say` is told what is
     about to be released, before its first byte is sent, and what went wrong. `clock` tells seconds since 1970.
-    `labour`, made with the agent's connection, carries out assignments in place of `code`.
+    `settings` say how it trains; `ca` is a further bundle of certificates to trust. `labour`, made
+    with the agent's connection, carries out assignments in place of `code`.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class Agent:
         token: str | None = None,
         code: "Callable[[], Task] | None" = None,
         policy: Policy | None = None,
+        settings: LocalSettings | None = None,
+        ca: Path | str | None = None,
         say: Callable[[str], None] = print,
         transport: httpx.BaseTransport | None = None,
         wait: float = POLL_SECONDS,
@@ -82,12 +87,12 @@ class Agent:
         self._say = say
         self._wait = wait
         self._clock = clock
-        self._connection = Connection(url, self._identity.secret or token, transport=transport)
+        self._connection = Connection(url, self._identity.secret or token, ca=ca, transport=transport)
         self._meter = Meter(self._connection.traffic)
         self._lease = Lease(self._connection)
         code = code if self._policy.training else None
         self._participant: Labour = (
-            Participant(self._connection, home, data, self._policy, code, self._lease.progress)
+            Participant(self._connection, home, data, self._policy, code, self._lease.progress, settings)
             if labour is None
             else labour(self._connection)
         )
@@ -185,7 +190,9 @@ class Agent:
             )
         )
         update = result.update
-        head = ReportHead(digest, len(arrays), update.weight, dict(update.metrics), self._meter.read(seconds))
+        head = ReportHead(
+            digest, len(arrays), update.weight, dict(update.metrics), self._meter.read(seconds), result.origin
+        )
         self._home.keep_report(assignment.id, frame(head, arrays))
         self._deliver(assignment.id)
         self._backoff.reset()

@@ -8,6 +8,7 @@ import numpy as np
 from shoal.algorithms.registry import nearest
 from shoal.algorithms.statistics import Floats
 from shoal.core.errors import DataError
+from shoal.core.schema import KINDS
 from shoal.core.tree import Array, Tree
 from shoal.data.tables import Table
 
@@ -42,6 +43,11 @@ class TableData:
             raise DataError(f"columns {list(columns)}", "ask for each one once")
         return self.table.values[:, [known.index(column) for column in columns]]
 
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The names of the columns behind "x" and "y"."""
+        return {"x": self.table.without(self.target).columns, "y": (self.target,)}
+
     def examples(self, like: Tree) -> dict[str, Array]:
         """Return "x" [rows, features] and "y" [rows] in the dtypes of `like`, a batch of the task's own."""
         x, y = self.table.features(self.target), self.table.target(self.target)
@@ -71,13 +77,25 @@ class ArrayData:
             f"statistics of {', '.join(columns)} from data without column names", "give a CSV file with a header"
         )
 
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """No array's columns have names."""
+        return {}
+
     def examples(self, like: Tree) -> dict[str, Array]:
-        """Return the arrays as they are."""
-        del like
-        return dict(self.arrays)
+        """Return the arrays in the dtypes of `like` where only the width differs; the schema judges the rest."""
+        return {name: _widened(array, like.get(name)) for name, array in self.arrays.items()}
 
 
 OwnerData = TableData | ArrayData
+
+
+def _widened(array: Array, like: Array | None) -> Array:
+    if like is None or KINDS.get(array.dtype.kind) != KINDS.get(like.dtype.kind):
+        return array
+    cast = array.astype(like.dtype, copy=False)
+    same = array.dtype.kind == "f" or bool((cast == array).all())
+    return cast if same else array
 
 
 def _cast(name: str, values: Floats, like: Tree) -> Array:

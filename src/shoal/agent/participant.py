@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 from shoal.agent.data import OwnerData
 from shoal.agent.home import AgentHome
 from shoal.agent.policy import Policy
-from shoal.agent.work import Result, measure, trained
+from shoal.agent.settings import LocalSettings
+from shoal.agent.work import Result, check, measure, trained
 from shoal.core.errors import CodeMismatch
+from shoal.core.origin import Origin
 from shoal.core.roles import Role
 from shoal.core.task import TaskSpec
 from shoal.core.types import Assignment
@@ -60,6 +62,7 @@ class Participant:
         policy: Policy,
         code: "Callable[[], Task] | None",
         progress: Callable[[], None],
+        settings: LocalSettings | None = None,
     ) -> None:
         self._connection = connection
         self._home = home
@@ -67,9 +70,12 @@ class Participant:
         self._policy = policy
         self._code = code
         self._progress = progress
+        self._settings = settings or LocalSettings()
+        self._settings.check(data.rows, policy)
         self._task: Task | None = None
         self._specs: dict[str, TaskSpec] = {}
         self._trainings: dict[str, Training] = {}
+        self._introduced: set[str] = set()
 
     @property
     def ready(self) -> bool:
@@ -93,11 +99,20 @@ class Participant:
         """
         spec = self._spec(assignment.task)
         self._policy.check(spec, assignment.round, self._data.rows)
+        if spec.checks:
+            return check(assignment, spec, self._data)
         params = fetch_tree(self._connection, assignment.version, spec.travelling)
         if spec.kind == "statistics":
             return measure(assignment, spec, params, self._data)
-        update = self._training(assignment.task, spec).train(assignment, params)
-        return trained(assignment, update, self._data.rows)
+        training = self._training(assignment.task, spec)
+        update = training.train(assignment, params)
+        return trained(assignment, update, training.rows, self._introduction(assignment.task, training))
+
+    def _introduction(self, task: str, training: "Training") -> Origin | None:
+        if task in self._introduced:
+            return None
+        self._introduced.add(task)
+        return training.origin(self._policy)
 
     def _spec(self, task: str) -> TaskSpec:
         if task not in self._specs:
@@ -119,7 +134,7 @@ class Participant:
         frozen = {name: array for name, array in spec.arrays.items() if array.role is Role.FROZEN}
         fixed = read_tree(self._kept(spec.frozen, file_size(frozen)), frozen)
         golden = decode_tree(self._kept(spec.golden, 2 * model + GOLDEN_BYTES))
-        return Training(self._task, spec, (initial, fixed, golden), self._data, self._progress)
+        return Training(self._task, spec, (initial, fixed, golden), self._data, self._progress, self._settings)
 
     def _kept(self, digest: str, most: int) -> bytes:
         data = self._home.blob(digest)

@@ -9,11 +9,17 @@ from shoal.core.task import TaskSpec
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What an owner releases: updates of a model, statistics of columns, and neither about fewer rows than this."""
+    """What an owner releases: updates of a model, statistics of columns, and neither about fewer rows than this.
+
+    `versions` lets the digest of the code and the versions of this machine's software go with a task's first report;
+    `data_digest` a keyed digest of the rows too, which tells whoever can guess all of them that they guessed right.
+    """
 
     training: bool = True
     statistics: bool = True
     minimum_rows: int = 10
+    versions: bool = True
+    data_digest: bool = False
 
     def check(self, spec: TaskSpec, number: int, rows: int) -> None:
         """Raise NotPermitted when round `number` of a task must not see these rows; says what would be allowed."""

@@ -1,21 +1,33 @@
 """The owner's code at work for one task. Imports torch, so it is imported when the first training task comes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from shoal.agent.data import OwnerData
+from shoal.agent.policy import Policy
+from shoal.agent.settings import LocalSettings
+from shoal.agent.work import HOLDOUT
+from shoal.core.origin import Origin
+from shoal.core.schema import check_rows
+from shoal.core.seeds import derive, permutation
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree
 from shoal.core.types import Assignment, Update
 from shoal.train.data import ClientData
+from shoal.train.device import torch_device
+from shoal.train.evaluate import evaluate
 from shoal.train.golden import section
 from shoal.train.loop import LoopTrainer
+from shoal.train.provenance import code_digest, data_digest, environment
 from shoal.train.task import Task, check_code
 
 
 class Training:
     """Code that was proved to be a task's model, with the data in the task's dtypes.
 
-    Raises CodeMismatch when it is another model, DataError when the data does not fit.
+    `settings` may keep rows out of training; which ones follows from the device's name, so it is the same ones in
+    every round and after every start. Raises CodeMismatch when it is another model, DataError (SchemaMismatch) when the
+    data does not fit, ConfigurationError for a device that torch lacks.
     """
 
     def __init__(
@@ -25,15 +37,49 @@ class Training:
         trees: tuple[Tree, Tree, Tree],
         data: OwnerData,
         progress: Callable[[], None],
+        settings: LocalSettings,
     ) -> None:
         initial, self._frozen, golden = trees
         check_code(task, spec, initial, self._frozen, golden)
-        self._plan = spec.local
+        self._task = task
+        self._spec = spec
         self._examples = data.examples(section(golden, "batch"))
-        self._trainer = LoopTrainer(task, progress)
+        check_rows(spec.schema, self._examples, data.names)
+        self._held = settings.held(data.rows)
+        self._rows = data.rows
+        self._trainer = LoopTrainer(task, progress, torch_device(settings.device))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that are trained on."""
+        return self._rows - self._held
 
     def train(self, assignment: Assignment, params: Tree) -> Update:
-        """Train from a version's arrays on all rows."""
-        client = ClientData(assignment.device, self._examples, assignment.id, assignment.seed)
-        (update,) = self._trainer.train({**self._frozen, **params}, self._plan, [client])
-        return update
+        """Train from a version's arrays on the rows that are for it; measure that version on those that are not."""
+        held, kept = self._split(assignment.device)
+        start = {**self._frozen, **params}
+        client = ClientData(assignment.device, kept, assignment.id, assignment.seed)
+        measured = self._measured(assignment.device, start, held) if self._held else {}
+        (update,) = self._trainer.train(start, self._spec.local, [client])
+        return replace(update, metrics={**update.metrics, **measured})
+
+    def _split(self, device: str) -> tuple[Tree, Tree]:
+        if not self._held:
+            return {}, self._examples
+        order = permutation(derive(0, device, "holdout"), self._rows)
+        held, kept = order[: self._held], order[self._held :]
+        arrays = self._examples.items()
+        return {name: array[held] for name, array in arrays}, {name: array[kept] for name, array in arrays}
+
+    def _measured(self, device: str, start: Tree, held: Tree) -> dict[str, float]:
+        whole = {**start, **self._trainer.personal.get(device, {})}
+        return {
+            f"{HOLDOUT}{name}": value for name, value in evaluate(self._task, whole, ClientData(device, held)).items()
+        }
+
+    def origin(self, policy: Policy) -> Origin | None:
+        """Return what the owner's policy lets be known of this code, these rows and this machine, or None."""
+        if not policy.versions:
+            return None
+        data = data_digest(self._spec, self._examples) if policy.data_digest else ""
+        return Origin(code_digest(self._task), "loop", data, environment())

@@ -9,6 +9,8 @@ import numpy as np
 from shoal.agent.data import OwnerData
 from shoal.algorithms import statistics
 from shoal.core.errors import TaskError
+from shoal.core.origin import Origin
+from shoal.core.schema import check_rows, columns, empty_batch, ranges
 from shoal.core.task import TaskSpec, weight_units
 from shoal.core.tree import Tree
 from shoal.core.types import Assignment, Update
@@ -20,6 +22,10 @@ PASSES: Mapping[int, tuple[str, ...]] = {
 """What each pass of statistics is about, in the owner's words."""
 
 
+HOLDOUT = "holdout_"
+"""What the names of metrics begin with that were measured on rows kept out of training."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """An update that is ready to leave, and how to say so to its owner."""
@@ -29,6 +35,23 @@ class Result:
     what: tuple[str, ...]
     said: str
     norm: float = 0.0
+    origin: Origin | None = None
+
+
+def check(assignment: Assignment, spec: TaskSpec, data: OwnerData) -> Result:
+    """Compare the rows with a task's schema; what is released is their number and their ranges.
+
+    Raises SchemaMismatch when they are not what the task asks for.
+    """
+    if not spec.schema or spec.columns != columns(spec.schema):
+        raise TaskError(f"task {spec.name!r} checks other columns than its schema has", "publish it again")
+    rows = data.examples(empty_batch(spec.schema))
+    check_rows(spec.schema, rows, data.names)
+    low, high = ranges(spec.schema, rows)
+    count = np.full(len(spec.columns), float(data.rows))
+    released = {**statistics.nothing(len(spec.columns)), "count": count, "minimum": low, "maximum": high}
+    said = f"check: count, minimum, maximum of {len(spec.columns)} columns over {data.rows} rows"
+    return Result("statistics", Update(assignment.id, released, weight_units(data.rows)), spec.columns, said)
 
 
 def measure(assignment: Assignment, spec: TaskSpec, so_far: Tree, data: OwnerData) -> Result:
@@ -44,12 +67,17 @@ def measure(assignment: Assignment, spec: TaskSpec, so_far: Tree, data: OwnerDat
     return Result("statistics", Update(assignment.id, released, weight_units(len(table))), spec.columns, said)
 
 
-def trained(assignment: Assignment, update: Update, rows: int) -> Result:
-    """Describe a trained update."""
-    what = tuple(f"{name} {array.dtype.name} {list(array.shape)}" for name, array in sorted(update.delta.items()))
+def trained(assignment: Assignment, update: Update, rows: int, origin: Origin | None = None) -> Result:
+    """Describe a trained update, and what goes with it."""
+    arrays = [f"{name} {array.dtype.name} {list(array.shape)}" for name, array in sorted(update.delta.items())]
+    measured = [f"metric {name}" for name in sorted(update.metrics) if name.startswith(HOLDOUT)]
+    told = (
+        [] if origin is None else ["versions", "digest of the code", *(["digest of the rows"] if origin.data else [])]
+    )
     length = norm(update.delta)
-    said = f"round {assignment.round}: change of {len(what)} arrays, length {length:.4g}, learnt from {rows} rows"
-    return Result("update", update, what, said, length)
+    said = f"round {assignment.round}: change of {len(arrays)} arrays, length {length:.4g}, learnt from {rows} rows"
+    also = f"; also {', '.join([*measured, *told])}" if measured or told else ""
+    return Result("update", update, (*arrays, *measured, *told), said + also, length, origin)
 
 
 def norm(tree: Tree) -> float:

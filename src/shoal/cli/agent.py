@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoal.cli.ending import end_on_sigterm, reported
-from shoal.cli.options import Json, StopWithStdin
+from shoal.cli.options import Ca, Json, StopWithStdin
 from shoal.cli.output import print_json
 from shoal.cli.stdin import first_line, stop_when_closed
 from shoal.demo.imports import need_torch, uncollected
@@ -39,6 +39,16 @@ Home = Annotated[
     Path | None, typer.Option(help="Folder of this device: keys, log of releases.", show_default="~/.shoal/agents/NAME")
 ]
 MinimumRows = Annotated[int, typer.Option(min=1, help="Release nothing about fewer rows than this.")]
+Holdout = Annotated[
+    float, typer.Option(min=0.0, max=0.9, help="Share of your rows kept out of training, to measure versions on.")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Where torch trains: cpu, cuda, cuda:1, mps.")]
+Versions = Annotated[
+    bool, typer.Option("--versions/--no-versions", help="Tell versions of your software and the digest of your code.")
+]
+DataDigest = Annotated[
+    bool, typer.Option("--data-digest", help="Tell a keyed digest of your rows, so that a run can be repeated exactly.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads that training may use.")]
 
 
@@ -55,7 +65,12 @@ def agent(
         bool, typer.Option("--statistics/--no-statistics", help="Release statistics of your columns.")
     ] = True,
     minimum_rows: MinimumRows = 10,
+    holdout: Holdout = 0.0,
+    device: Device = "cpu",
+    versions: Versions = True,
+    data_digest: DataDigest = False,
     threads: Threads = 1,
+    ca: Ca = None,
     as_json: Json = False,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
@@ -72,9 +87,11 @@ def agent(
         from shoal.agent.agent import Agent
         from shoal.agent.home import AgentHome
         from shoal.agent.policy import Policy
+        from shoal.agent.settings import LocalSettings
 
     if code is not None:
         need_torch()
+        _check_device(device)
     if url == "-":
         url, token = _invitation()
     rows = _rows(data, target, code)
@@ -82,17 +99,27 @@ def agent(
         stop_when_closed()
     end_on_sigterm()
     with AgentHome(home or Path("~/.shoal/agents").expanduser() / name) as folder:
-        device = Agent(
+        participant = Agent(
             url,
             name,
             folder,
             rows,
             token=token,
             code=None if code is None else lambda: _loaded(code, rows.features, threads),
-            policy=Policy(statistics=statistics, minimum_rows=minimum_rows),
+            policy=Policy(statistics=statistics, minimum_rows=minimum_rows, versions=versions, data_digest=data_digest),
+            settings=LocalSettings(holdout, device),
+            ca=ca,
             say=(lambda line: print_json({"said": line})) if as_json else typer.echo,
         )
-        device.run(threading.Event())
+        participant.run(threading.Event())
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return  # torch is imported only when it has to be
+    from shoal.train.device import torch_device
+
+    torch_device(device)
 
 
 def _invitation() -> tuple[str, str]:

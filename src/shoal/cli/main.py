@@ -11,8 +11,10 @@ from shoal.cli.devices import devices
 from shoal.cli.ending import leave
 from shoal.cli.models import models
 from shoal.cli.options import CONNECT, example
+from shoal.cli.publish import publish
 from shoal.cli.server import server
-from shoal.cli.tasks import publish, tasks, watch
+from shoal.cli.tasks import tasks
+from shoal.cli.watch import watch
 
 app = typer.Typer(
     name="shoal",
@@ -32,9 +34,9 @@ app.command(
     )
 )(agent)
 app.command(epilog=example(CONNECT, "shoal publish task.py:task --rounds 20 --owners 2"))(publish)
-app.command(epilog=example(CONNECT, "shoal tasks"))(tasks)
 app.command(epilog=example(CONNECT, "shoal watch", "shoal watch regression-1"))(watch)
 app.command(epilog=example(CONNECT, "shoal devices"))(devices)
+app.add_typer(tasks, name="tasks")
 app.add_typer(models, name="models")
 
 

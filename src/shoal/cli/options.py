@@ -7,12 +7,27 @@ from typing import Annotated
 import typer
 
 Url = Annotated[str, typer.Option("--url", envvar="SHOAL_URL", help="Address of the coordinator.")]
+MaybeUrl = Annotated[str | None, typer.Option("--url", envvar="SHOAL_URL", help="Address of the coordinator.")]
+MaybeToken = Annotated[
+    str | None, typer.Option("--token", envvar="SHOAL_TOKEN", help="Token of a person; keep it secret.")
+]
 Token = Annotated[str, typer.Option("--token", envvar="SHOAL_TOKEN", help="Token of a person; keep it secret.")]
+Ca = Annotated[
+    Path | None,
+    typer.Option("--ca", envvar="SHOAL_CA", metavar="FILE.pem", help="Certificates to trust beside the usual ones."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 StopWithStdin = Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)]
 
 CONNECT = "export SHOAL_URL=http://127.0.0.1:8080 SHOAL_TOKEN=ADMIN-TOKEN"
 """What to type once before the commands that call a coordinator."""
+
+
+def both(url: str | None, token: str | None) -> tuple[str, str]:
+    """Return address and token where a command turns out to need them. Raises BadParameter without one."""
+    if url is None or token is None:
+        raise typer.BadParameter("give both, or set SHOAL_URL and SHOAL_TOKEN", param_hint="--url and --token")
+    return url, token
 
 
 def example(*lines: str) -> str:

@@ -1,51 +1,35 @@
-"""`shoal publish`, `shoal tasks` and `shoal watch`."""
+"""`shoal tasks`, `shoal tasks show` and `shoal tasks cancel`."""
 
-import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shoal.cli.ending import reported
-from shoal.cli.options import Json, Token, Url
-from shoal.cli.output import print_json, print_table
-from shoal.demo.imports import need_torch, uncollected
+from shoal.cli.options import CONNECT, Ca, Json, MaybeToken, MaybeUrl, Token, Url, both, example
+from shoal.cli.output import moment, print_json, print_table
+
+if TYPE_CHECKING:
+    from shoal.core.manifest import Manifest
+    from shoal.core.origin import Origin
+    from shoal.wire.messages import TaskStatus
+
+Named = Annotated[str, typer.Argument(metavar="TASK", help="Id or name of a task.")]
+
+tasks = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
+@tasks.callback(epilog=example(CONNECT, "shoal tasks", "shoal tasks show regression-1"))
 @reported
-def publish(
-    code: Annotated[str, typer.Argument(metavar="FILE.py:TASK", help="File and name of a shoal.Task or function.")],
-    url: Url,
-    token: Token,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds to train.")],
-    owners: Annotated[int, typer.Option(min=1, help="Reports that complete a round.")],
-    features: Annotated[int, typer.Option(min=1, help="Feature columns, for a function that asks for them.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of everything random in the task.")] = 0,
-    as_json: Json = False,
+def list_(
+    invoked: typer.Context, url: MaybeUrl = None, token: MaybeToken = None, ca: Ca = None, as_json: Json = False
 ) -> None:
-    """Publish a task for owners to train.
-
-    Your file is run here; what travels is names, shapes, numbers and digests.
-    """
-    need_torch()
-    with uncollected():
-        from shoal.agent.code import load_task
-        from shoal.researcher.coordinator import Coordinator
-
-    task = load_task(code, features)
-    with Coordinator.connect(url, token=token) as coordinator:
-        run = coordinator.publish(task, rounds=rounds, goal=owners, seed=seed)
-    if as_json:
-        print_json({"task": run.id, "name": task.name, "rounds": rounds, "owners": owners})
-    else:
-        typer.echo(f"published {run.id}\nNext:\n  shoal watch {run.id}")
-
-
-@reported
-def tasks(url: Url, token: Token, as_json: Json = False) -> None:
-    """List the tasks of a coordinator."""
+    """List the tasks of a coordinator, show one, or cancel one."""
+    if invoked.invoked_subcommand is not None:
+        return
     from shoal.researcher.coordinator import Coordinator
 
-    with Coordinator.connect(url, token=token) as coordinator:
+    url, token = both(url, token)
+    with Coordinator.connect(url, token=token, ca=ca) as coordinator:
         found = coordinator.tasks()
     if as_json:
         for status in found:
@@ -58,26 +42,79 @@ def tasks(url: Url, token: Token, as_json: Json = False) -> None:
     print_table(("task", "kind", "phase", "rounds", "reason"), rows)
 
 
+@tasks.command(epilog=example(CONNECT, "shoal tasks show regression-1"))
 @reported
-def watch(
-    url: Url,
-    token: Token,
-    task: Annotated[str | None, typer.Argument(help="Id or name of a task; without it, the newest.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Follow a task, one row a round, until it is over."""
-    from shoal.core.errors import NotFound
-    from shoal.demo.screen import JsonScreen, choose, row
+def show(task: Named, url: Url, token: Token, ca: Ca = None, as_json: Json = False) -> None:
+    """Show where a task stands, and its manifest.
+
+    The manifest is what the task's versions follow from: the same manifest gives the same digests.
+    """
     from shoal.researcher.coordinator import Coordinator
 
-    with Coordinator.connect(url, token=token) as coordinator:
-        known = [status.id for status in coordinator.tasks()]
-        if task is None and not known:
-            raise NotFound("no task to watch", "publish one with `shoal publish`")
-        run = coordinator.run(task or known[-1])
-        screen = JsonScreen(sys.stdout, sys.stderr) if as_json else choose(sys.stdout, "loss", run.spec.rounds)
-        try:
-            for version in run.follow():
-                screen.row(row(version, version.metrics.get("loss")))
-        finally:
-            screen.end()
+    with Coordinator.connect(url, token=token, ca=ca) as coordinator:
+        status, manifest = coordinator.status(task), coordinator.manifest(task)
+    if as_json:
+        print_json({"status": status, "manifest": manifest, "manifest_digest": manifest.digest})
+        return
+    print_table(("what", "value"), [*_standing(status), *_origins(manifest)])
+    typer.echo("configuration:")
+    print_json(manifest.configuration)
+
+
+def _standing(status: "TaskStatus") -> list[tuple[str, str]]:
+    latest = status.latest
+    refusals = [(f"refused by {name}", reason) for name, reason in sorted(status.refusals.items())]
+    return [
+        ("task", status.id),
+        ("phase", f"{status.phase}{': ' if status.reason else ''}{status.reason}"),
+        ("version", f"{latest.number} of {status.rounds}, {moment(latest.created)}"),
+        ("digest", latest.digest),
+        ("reports", f"{status.reports} of {status.goal}"),
+        *refusals,
+    ]
+
+
+def _origins(manifest: "Manifest") -> list[tuple[str, str]]:
+    owners = [(f"owner {name}", _origin(origin)) for name, origin in manifest.owners.items()]
+    return [
+        ("manifest", manifest.digest),
+        ("spec", manifest.spec),
+        ("seed", str(manifest.seed)),
+        ("researcher", _origin(manifest.researcher)),
+        *owners,
+    ]
+
+
+def _origin(origin: "Origin") -> str:
+    from dataclasses import asdict
+
+    versions = asdict(origin.environment)
+    machine = versions.pop("platform")
+    parts = [f"{name} {value}" for name, value in versions.items() if value]
+    parts += [
+        machine,
+        f"trainer {origin.trainer}" if origin.trainer else "",
+        f"code {origin.code}" if origin.code else "",
+    ]
+    return ", ".join(part for part in (*parts, f"data {origin.data}" if origin.data else "") if part)
+
+
+@tasks.command(epilog=example(CONNECT, "shoal tasks cancel regression-1 --reason 'wrong learning rate'"))
+@reported
+def cancel(
+    task: Named,
+    url: Url,
+    token: Token,
+    reason: Annotated[str, typer.Option(help="Why; owners and researchers read it.")] = "cancelled by its researcher",
+    ca: Ca = None,
+    as_json: Json = False,
+) -> None:
+    """End a task now. The versions that it made stay."""
+    from shoal.researcher.coordinator import Coordinator
+
+    with Coordinator.connect(url, token=token, ca=ca) as coordinator:
+        status = coordinator.cancel(task, reason)
+    if as_json:
+        print_json(status)
+    else:
+        typer.echo(f"{status.id} {status.phase}: {status.reason}")

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from shoal.core.errors import TaskError, UnsupportedArray
+from shoal.core.origin import Origin
 from shoal.core.roles import Role
+from shoal.core.schema import RowSchema
 from shoal.core.seeds import SEED_BITS
 from shoal.core.tree import DTYPES
 
@@ -157,7 +159,8 @@ class TaskSpec:
     `arrays` lists every array of the model; those whose role travels make up a version. `extra` lists further
     trees that an update carries beside its delta (control variates and the like). `initial` is the digest of
     version 0, `frozen` that of the arrays that are fixed for the task, `golden` that of a batch with its expected
-    result, on which a device proves its code before it trains.
+    result, on which a device proves its code before it trains. `schema` is what every owner's rows must be like;
+    `checks` names the task that a check of this schema over all owners is for. `origin` says who published it.
     """
 
     name: str
@@ -175,6 +178,9 @@ class TaskSpec:
     initial: str = ""
     frozen: str = ""
     golden: str = ""
+    schema: Mapping[str, RowSchema] = field(default_factory=dict[str, RowSchema])
+    checks: str = ""
+    origin: Origin = Origin()
 
     def __post_init__(self) -> None:
         wellformed = 1 <= len(self.name) <= 64 and all(c.isalnum() or c in "-_." for c in self.name)

@@ -4,10 +4,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
-from shoal.core.errors import Abandoned, NotFound, ShoalError
+from shoal.core.errors import Abandoned, DataError, NotFound, ShoalError
+from shoal.core.manifest import Manifest, manifest
 from shoal.core.roles import Role
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree, digest, pieces
@@ -52,24 +53,37 @@ class Run:
         self._sleep = sleep
         self._frozen: Tree | None = None
 
-    def follow(self, after: int = 0, *, patience: float = PATIENCE, within: float = math.inf) -> Iterator[ModelVersion]:
+    def follow(
+        self,
+        after: int = 0,
+        *,
+        patience: float = PATIENCE,
+        within: float = math.inf,
+        poll: float = POLL_SECONDS,
+        look: Callable[[TaskStatus], None] | None = None,
+    ) -> Iterator[ModelVersion]:
         """Yield each version after number `after` as it is made; end when the task is finished.
 
         A coordinator that is away is asked again for `patience` seconds, then the last error is raised. Raises
-        Abandoned, with the reason, when the task failed or was cancelled, or no version came `within` seconds.
+        Abandoned, with the reason, when the task failed or was cancelled, or no version came `within` seconds. `look`
+        is shown where the task stands, at least every `poll` seconds; what it raises ends the following.
         """
         while True:
-            reply = self._next(after, patience, self._clock() + within)
+            reply = self._next(after, patience, self._clock() + within, poll, look)
             for version in reply.versions:
                 after = version.number
                 yield version
             if reply.status.over:
                 return self._check_finished(reply.status)
 
-    def _next(self, after: int, patience: float, until: float) -> VersionsReply:
+    def _next(
+        self, after: int, patience: float, until: float, poll: float, look: Callable[[TaskStatus], None] | None
+    ) -> VersionsReply:
         while True:
-            wait = min(POLL_SECONDS, max(0.0, until - self._clock()))
+            wait = min(poll, max(0.0, until - self._clock()))
             reply = self._patiently(after, patience, wait)
+            if look is not None:
+                look(reply.status)
             if reply.versions or reply.status.over:
                 return reply
             if self._clock() >= until:
@@ -122,6 +136,27 @@ class Run:
         from shoal.train.evaluate import load_model
 
         return load_model(task, self.params(version))
+
+    def evaluate(self, task: "Task", version: Which = None, data: Any = None) -> dict[str, float]:
+        """Return the loss and the task's metrics of a version on rows, by default the task's own `test` rows.
+
+        Rows are a pair (x, y), a dict of arrays, a Dataset or a DataLoader. Raises DataError when there are none.
+        """
+        from shoal.train.data import client_data
+        from shoal.train.evaluate import evaluate
+
+        rows = task.test if data is None else data
+        if rows is None:
+            raise DataError(f"task {task.name!r} has no test rows", "give some: Task(..., test=(x, y))")
+        return evaluate(task, self.params(version), client_data("test", rows))
+
+    def status(self) -> TaskStatus:
+        """Return where the task stands."""
+        return self._versions(self.spec.rounds, 0.0).status
+
+    def manifest(self) -> Manifest:
+        """Return what the task's versions follow from, with what its owners told so far."""
+        return manifest(self.id, self.spec, self.status().owners)
 
     def save(self, path: Path | str, version: Which = None) -> str:
         """Write a version, the frozen arrays included, as a safetensors file; return the file's SHA-256.

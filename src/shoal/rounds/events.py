@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from shoal.core.origin import Origin
 from shoal.core.task import TaskSpec
 from shoal.core.types import Costs
 
@@ -42,7 +43,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A device's update arrived, passed its checks and is durable with this event."""
+    """A device's update arrived, passed its checks and is durable with this event; `origin` is its own word."""
 
     assignment: str
     device: str
@@ -51,6 +52,7 @@ class Reported:
     weight: int
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     costs: Costs = Costs()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

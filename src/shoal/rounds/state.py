@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from shoal.core.origin import Origin
 from shoal.core.seeds import derive
 from shoal.core.task import TaskSpec
 from shoal.core.types import Assignment, Costs, ModelVersion, Receipt
@@ -115,6 +116,7 @@ class TaskState:
     receipts: dict[str, Receipt] = field(default_factory=dict[str, Receipt])
     reason: str = ""
     changes: int = 1
+    owners: dict[str, Origin] = field(default_factory=dict[str, Origin])
 
     @classmethod
     def begin(cls, event: Published, now: float) -> "TaskState":
@@ -273,6 +275,8 @@ class TaskState:
         )
         self.leases[event.device] = accepted
         self.receipts[event.assignment] = accepted.receipt
+        if event.origin is not None:
+            self.owners[event.device] = event.origin
         self.changes += 1
         effects: list[Effect] = [Accept(accepted.receipt)]
         if len(self._accepted()) >= self.spec.plan.goal:

@@ -230,7 +230,9 @@ class Coordinator:
                 await task.handle(Rejected(assignment, device.name, error.code, str(error)))
                 raise
         reached("before_accept")
-        event = Reported(assignment, device.name, head.digest, head.size, head.weight, dict(head.metrics), head.costs, head.origin)
+        event = Reported(
+            assignment, device.name, head.digest, head.size, head.weight, dict(head.metrics), head.costs, head.origin
+        )
         effects = await task.handle(event, {head.digest: inline} if inline is not None else None)
         reached("after_accept")
         return _receipt(effects)

@@ -22,6 +22,7 @@ from shoal.train.randomness import seeded
 from shoal.train.task import Task
 
 Progress = Callable[[], None]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,13 @@ class LoopTrainer:
     `personal` holds the local arrays by client name: they stay here, from one round to the next.
     """
 
-    def __init__(self, task: Task, progress: Progress | None = None) -> None:
+    def __init__(self, task: Task, progress: Progress | None = None, device: torch.device = CPU) -> None:
         self.personal: dict[str, Tree] = {}
         self._arrays = describe(task.model, task.roles)
         self._objective = objective(task.loss)
         self._progress = progress
-        self._model = copy.deepcopy(task.model)
+        self._device = device
+        self._model = copy.deepcopy(task.model).to(device)
         self._trained = choose_trained(self._model, self._arrays)
         self._start = read_arrays(self._model, self._arrays)
         self._travelling = [name for name, spec in self._arrays.items() if spec.role.travels]
@@ -83,7 +85,7 @@ class LoopTrainer:
     def _epochs(self, plan: LocalPlan, client: ClientData) -> float:
         stepper = Stepper(plan.optimizer, self._trained)
         pull = self._pull(plan.proximal)
-        data = {name: tensor(array) for name, array in client.arrays.items()}
+        data = {name: tensor(array).to(self._device) for name, array in client.arrays.items()}
         total = 0.0
         for epoch in range(plan.epochs):
             rows = _shuffled(data, derive(client.seed, epoch), client.rows) if plan.shuffle else data

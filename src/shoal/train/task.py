@@ -12,6 +12,7 @@ from shoal.algorithms.fedavg import fedavg
 from shoal.algorithms.registry import component
 from shoal.algorithms.strategy import Strategy
 from shoal.core.errors import CodeMismatch, NotFinite, TaskError
+from shoal.core.origin import Origin
 from shoal.core.roles import Role
 from shoal.core.seeds import derive
 from shoal.core.task import Bounds, LocalPlan, RoundPlan, TaskSpec
@@ -19,9 +20,12 @@ from shoal.core.tree import Tree, digest
 from shoal.train.arrays import describe, load_arrays, names_with, read_arrays, tensor
 from shoal.train.data import columns
 from shoal.train.golden import compare, differences, golden_step, results, section, synthetic_batch
+from shoal.train.initial import started
 from shoal.train.objective import USER_ERRORS, Measure, objective
 from shoal.train.optimizer import check_optimizer
 from shoal.train.probe import probe
+from shoal.train.provenance import code_digest, environment
+from shoal.train.rows import row_schema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +37,11 @@ class Task:
     tried on it before it is published. `roles` overrides, by glob patterns on array names, what arrays are for:
     parameters are trainable (frozen without requires_grad), float buffers are averaged, integer buffers are counters,
     truth values and bytes are frozen; buffers that are not persistent do not count.
+
+    `initial` is what to start from instead of the model's own numbers: a mapping of arrays (a state dict), a
+    safetensors file, or, when published through a coordinator, an earlier run, (run, version) or "TASK@VERSION".
+    `test` holds rows of the researcher's own, as (x, y) or a dict: they stay here, and versions are evaluated on them.
+    `ranges` declares (low, high) for batch arrays by name; every owner's rows are checked against that.
     """
 
     name: str
@@ -44,6 +53,9 @@ class Task:
     example: Any = None
     roles: Mapping[str, Role | str] = field(default_factory=dict[str, Role | str])
     bounds: Bounds = Bounds()
+    initial: Any = None
+    test: Any = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
 
     @property
     def plan(self) -> LocalPlan:
@@ -67,14 +79,17 @@ def compile_task(task: Task, *, rounds: int, plan: RoundPlan, seed: int = 0) -> 
 
     `bounds.max_updates` becomes the power of two that `plan.goal` needs, which leaves most bits to the sums.
     Raises TaskError (BroadcastingLoss, UnsupportedArray, NotFinite, ...) when it cannot be trained as it is, and
-    ConfigurationError for an unknown optimizer or option.
+    ConfigurationError for an unknown optimizer or option, SchemaMismatch when example or test rows are not what
+    `ranges` declares.
     """
+    task = started(task)
     arrays = describe(task.model, task.roles)
     initial = read_arrays(task.model, (name for name, spec in arrays.items() if spec.role.travels))
     if not any(spec.role is Role.TRAINABLE for spec in arrays.values()):
         raise TaskError(f"task {task.name!r} has no trainable array", "give a model with parameters to train")
     frozen = read_arrays(task.model, names_with(arrays, Role.FROZEN))
     golden = _make_golden(task, seed)
+    schema = row_schema(task)
     spec = TaskSpec(
         name=task.name,
         arrays=arrays,
@@ -88,6 +103,8 @@ def compile_task(task: Task, *, rounds: int, plan: RoundPlan, seed: int = 0) -> 
         initial=digest(initial),
         frozen=digest(frozen),
         golden=digest(golden),
+        schema=schema,
+        origin=Origin(code=code_digest(task), environment=environment()),
     )
     return CompiledTask(spec, initial, frozen, golden)
 

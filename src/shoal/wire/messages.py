@@ -1,11 +1,13 @@
 """What travels between a coordinator and those who call it, as plain data in JSON."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from shoal.core.errors import BadRequest
+from shoal.core.origin import Origin
 from shoal.core.task import Kind
 from shoal.core.types import Assignment, Costs, ModelVersion, Receipt
 
@@ -74,13 +76,17 @@ class CheckInReply:
 
 @dataclass(frozen=True, slots=True)
 class ReportHead:
-    """What stands before the arrays of a report; `digest` is the SHA-256 of the arrays' bytes, `size` their number."""
+    """What stands before the arrays of a report; `digest` is the SHA-256 of the arrays' bytes, `size` their number.
+
+    `origin` comes with a device's first report to a task.
+    """
 
     digest: str
     size: int
     weight: int
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     costs: Costs = Costs()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +111,23 @@ class CancelRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtendRequest:
+    """A person lets a task have so many rounds altogether: asking twice does not extend it twice."""
+
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """Where a task stands. `reports` and `goal` are those of the round in progress."""
+    """Where a task stands. `reports` and `goal` are those of the round in progress.
+
+    `refusals` says, by device name, why work of this round was given back or not taken; `owners` who took part so far.
+    """
 
     id: str
     name: str
     kind: Kind
-    phase: Literal["collecting", "committing", "finished", "failed", "cancelled"]
+    phase: Literal["collecting", "committing", "paused", "finished", "failed", "cancelled"]
     round: int
     rounds: int
     attempt: int
@@ -120,6 +136,8 @@ class TaskStatus:
     devices: tuple[str, ...]
     reason: str
     latest: ModelVersion
+    refusals: Mapping[str, str] = field(default_factory=dict[str, str])
+    owners: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
 
     @property
     def over(self) -> bool:
@@ -136,6 +154,14 @@ class VersionsReply:
 
 
 @dataclass(frozen=True, slots=True)
+class LatestReply:
+    """The id of a task and the newest version of its model."""
+
+    task: str
+    version: ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceStatus:
     """One enrolled device."""
 
@@ -144,6 +170,14 @@ class DeviceStatus:
     enrolled: float
     last_seen: float | None
     revoked: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The versions of a task that stay, whatever else is removed."""
+
+    task: str
+    versions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +198,6 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-@dataclass(frozen=True, slots=True)
-class Pins:
-    """The versions of a task that stay, whatever else is removed."""
-
-    task: str
-    versions: tuple[int, ...]
-
-
 class ErrorMessage:
     """An error as it travels: its class in core.errors by code, what is wrong with which value, and the way out."""
 

@@ -1,0 +1,72 @@
+"""What a training depends on beside its data: versions, and the source of model, loss and metrics."""
+
+import functools
+import hashlib
+import hmac
+import inspect
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shoal.core.manifest import spec_digest
+from shoal.core.origin import Environment
+from shoal.core.task import TaskSpec
+from shoal.core.tree import Tree, pieces
+
+if TYPE_CHECKING:
+    from shoal.train.task import Task
+
+
+def environment() -> Environment:
+    """Return the versions of this process."""
+    return Environment(
+        shoal=version("shoal"),
+        python=platform.python_version(),
+        numpy=np.__version__,
+        torch=str(torch.__version__),
+        platform=f"{platform.system()} {platform.machine()}",
+    )
+
+
+def code_digest(task: "Task") -> str:
+    """Return the SHA-256 over the source of a task's modules, loss and metrics, by qualified name.
+
+    What has no source here (builtins, code typed into an interpreter) counts by its name, what came with torch by its
+    name too: the environment tells torch's version.
+    """
+    digest = hashlib.sha256()
+    for name, source in sorted(set(_sources(task))):
+        digest.update(f"{name}\0{source}\0".encode())
+    return digest.hexdigest()
+
+
+def _sources(task: "Task") -> Iterator[tuple[str, str]]:
+    parts = [*(type(module) for module in task.model.modules()), task.loss, *task.metrics.values()]
+    for part in parts:
+        given: Any = part.func if isinstance(part, functools.partial) else part
+        written = inspect.unwrap(given)
+        code = written if inspect.isclass(written) or inspect.isroutine(written) else type(written)
+        # a file is loaded under a name of its own, which says nothing about what is in it
+        yield code.__qualname__, "" if code.__module__.startswith("torch.") else _source(code)
+
+
+def _source(code: Any) -> str:
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return ""
+
+
+def data_digest(spec: TaskSpec, arrays: Tree) -> str:
+    """Return a digest of rows that differs from task to task: HMAC-SHA256 keyed with the task's own digest.
+
+    Whoever knows the task and can guess all rows can confirm the guess, so it leaves only where the owner lets it.
+    """
+    mac = hmac.new(bytes.fromhex(spec_digest(spec)), digestmod=hashlib.sha256)
+    for piece in pieces(arrays):
+        mac.update(piece)
+    return mac.hexdigest()
