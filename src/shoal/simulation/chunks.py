@@ -20,12 +20,18 @@ LEAST = 8
 
 MOST = 256
 
+SHARED = 128
+"""Cohort from which at least two chunks are made, so that two workers can share a round."""
+
 
 def chunk_size(spec: TaskSpec, cohort: int) -> int:
-    """Return how many clients are trained at once: what the cache holds, but so that two workers can share a round."""
+    """Return how many clients are trained at once: what cache and memory hold, evenly over an even number of chunks."""
     model = max(1, sum(array.size * np.dtype(array.dtype).itemsize for array in spec.travelling.values()))
     fitting = min(MOST, max(LEAST, CACHE_BYTES // model), max(1, MEMORY_BYTES // (COPIES * model)))
-    return max(1, min(fitting, -(-cohort // 2)) if cohort > LEAST else fitting)
+    chunks = -(-cohort // fitting)
+    if cohort > SHARED or chunks > 1:
+        chunks += chunks % 2
+    return -(-cohort // chunks)
 
 
 def chunked(jobs: Sequence[Job], sizes: Sequence[int] | None, size: int) -> list[Chunk]:

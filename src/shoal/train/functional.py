@@ -26,6 +26,11 @@ class StackedOptimizer(Protocol):
         """Arrays of state kept for each trained array."""
         ...
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether there are `factors` at all."""
+        ...
+
     def factors(self, steps: torch.Tensor) -> Arrays:
         """Return the numbers [C] that the step `steps` [C] of every client (the first is 1) needs."""
         ...
@@ -50,10 +55,13 @@ class StackedSGD:
         """One momentum buffer, if there is momentum."""
         return int(self.momentum != 0)
 
+    @property
+    def counts_steps(self) -> bool:
+        """With dampening the first step differs from the others."""
+        return self.momentum != 0 and self.dampening != 0
+
     def factors(self, steps: torch.Tensor) -> Arrays:
         """Return what of a gradient enters the momentum: all of the first, 1 - dampening of the others."""
-        if self.momentum == 0 or self.dampening == 0:
-            return []
         return [torch.where(steps == 1, 1.0, 1.0 - self.dampening)]
 
     def update(self, params: Arrays, grads: Arrays, state: list[Arrays], factors: Arrays) -> None:
@@ -85,6 +93,11 @@ class StackedAdam:
     def slots(self) -> int:
         """Both moments."""
         return 2
+
+    @property
+    def counts_steps(self) -> bool:
+        """The moments begin at zero, which is corrected by the number of steps."""
+        return True
 
     def factors(self, steps: torch.Tensor) -> Arrays:
         """Return lr / (1 - beta1**t) and sqrt(1 - beta2**t)."""

@@ -72,7 +72,7 @@ class Packed:
         order = self._visits(plan, epoch)
         full = self.rows // self._size
         for step in range(int(full[0])):
-            live = int(np.count_nonzero(full > step))
+            live = len(self.clients) if step < full[-1] else int(np.count_nonzero(full > step))
             wide = round_up(live, len(self.clients))
             # the surplus clients are shown rows that nobody learns from
             first = np.where(full[:wide] > step, step * self._size, 0)

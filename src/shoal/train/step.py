@@ -39,6 +39,10 @@ class Operands:
         slots = [array for arrays in self.state for array in arrays]
         return [*self.trained, *slots, *self.buffers, *self.anchors, *self.fixed, *self.batch, *self.factors]
 
+    def given(self, batch: Arrays, factors: Arrays) -> "Operands":
+        """Return the operands of all clients with a batch."""
+        return Operands(self.trained, self.state, self.buffers, self.anchors, self.fixed, batch, factors)
+
     def at(self, which: Which, batch: Arrays, factors: Arrays) -> "Operands":
         """Return the operands of some clients: views where `which` is a range, copies where it is positions."""
         return Operands(

@@ -18,7 +18,7 @@ from shoal.algorithms.stacked import Stacked
 from shoal.core.errors import TaskError
 from shoal.core.roles import Role
 from shoal.core.seeds import derive
-from shoal.core.task import LocalPlan, weight_units
+from shoal.core.task import WEIGHT_UNIT, LocalPlan
 from shoal.core.tree import Array, Tree
 from shoal.train.arrays import choose_trained, describe, names_with, read_arrays
 from shoal.train.cohort import Trained
@@ -66,7 +66,9 @@ class VmappedCohort:
         personal: Mapping[str, Tree],
         round: int,
     ) -> Trained:
-        """Train all clients at once."""
+        """Train all clients at once, from `params`. Raises TaskError for a plan that starts from personal models."""
+        if plan.start == "personal":
+            raise TaskError("many clients at once start from the same model", 'choose trainer="loop"')
         packed = Packed(clients, plan.batch_size, self.device)
         made = self._made_for(plan, packed.columns, traced=self._finish is not None and round > 1)
         maker = made.maker
@@ -132,15 +134,20 @@ class VmappedCohort:
         log: list[tuple[Turn, torch.Tensor]] = []
         for epoch in range(plan.epochs):
             for turn in packed.turns(plan, epoch, made.widths):
-                taken[turn.stepping] += 1
-                part = operands.at(turn.which, turn.batch, made.maker.optimizer.factors(taken[turn.which]))
+                if made.maker.optimizer.counts_steps:
+                    taken[turn.stepping] += 1
+                factors = made.maker.optimizer.factors(taken[turn.which]) if made.maker.optimizer.counts_steps else []
+                everybody = turn.live == len(packed.clients)
+                part = (
+                    operands.given(turn.batch, factors) if everybody else operands.at(turn.which, turn.batch, factors)
+                )
                 kept = [array[turn.surplus].clone() for array in operands.moved()] if turn.surplus else []
                 losses = _run(made.steady if turn.steady else made.eager, part, packed, turn)
                 if turn.surplus:
                     operands.put_back(turn.surplus, kept)
                 elif isinstance(turn.which, torch.Tensor):
                     operands.put_back(turn.which, part.moved())
-                log.append((turn, losses[: turn.live]))
+                log.append((turn, losses if everybody else losses[: turn.live]))
         return log
 
     def _result(self, params: Tree, packed: Packed, operands: Operands, losses: "_Losses") -> Trained:
@@ -151,19 +158,22 @@ class VmappedCohort:
             )
         }
         place = np.argsort(packed.order)  # from the order of training back to that of the cohort
-        good = [int(i) for i in place if np.isfinite(losses.total[i])]
+        finite = np.isfinite(losses.total[place])
+        good = place[finite]
         with np.errstate(invalid="ignore", over="ignore"):
             delta = {name: _rows(after[name], good) - params[name] for name in self._travelling}
-        failures = {packed.clients[i].name: losses.failure(int(i)) for i in place if not np.isfinite(losses.total[i])}
-        personal = {packed.clients[i].name: {name: after[name][i].copy() for name in self._local} for i in good}
+        failures = {packed.clients[i].name: losses.failure(int(i)) for i in place[~finite]}
+        personal = {
+            packed.clients[i].name: {name: after[name][i].copy() for name in self._local} for i in good if self._local
+        }
         updates = Stacked(
             [packed.clients[i].assignment for i in good],
             delta,
-            np.array([weight_units(int(packed.rows[i])) for i in good], np.int64),
+            packed.rows[good] * WEIGHT_UNIT,
             losses.mean[good],
         )
-        positions = [int(packed.order[i]) for i in good]
-        return Trained(updates if good else None, positions, failures, personal if self._local else {})
+        positions = packed.order[good].tolist()
+        return Trained(updates if len(good) else None, positions, failures, personal)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,5 +255,5 @@ def _find(turn: Turn, client: int) -> Array:
     return np.flatnonzero(turn.stepping.numpy() == client)
 
 
-def _rows(array: Array, chosen: Sequence[int]) -> Array:
-    return array if list(chosen) == list(range(len(array))) else array[list(chosen)]
+def _rows(array: Array, chosen: npt.NDArray[np.int64]) -> Array:
+    return array if np.array_equal(chosen, np.arange(len(array))) else array[chosen]

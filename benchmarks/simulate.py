@@ -1,0 +1,168 @@
+"""How fast clients are simulated: client updates per CPU second, end to end with exact sums.
+
+    python benchmarks/simulate.py --json
+    python benchmarks/simulate.py --workload w1 --trainer graph --json
+    python benchmarks/simulate.py --peer pfl=VENV/bin/python,b_pfl.py --json
+
+Every line is measured in a process of its own. Its first rounds, which import, trace and compile, count for
+`cold_start_s` (process start to the end of round 1) and not for `updates_per_cpu_s`; `warm_cpu_s` is what they cost.
+`loss` is that of the model after one more round than the workload says, which all simulators can be compared by.
+Peers print a JSON line with their own `upd_per_cpu_s`, `peak_rss_mb` and `loss`.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+ROUNDS = {"w1": 300, "w1_1000": 40, "w2": 11, "w3": 120, "million": 60}
+"""Rounds after the warm-up that are measured: enough for a second or more."""
+
+WARM = 3
+
+TRAINERS = ("auto", "loop", "vmapped", "graph")
+PEERS_KNOW = ("w1", "w2", "w3")
+
+
+def cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+class Given:
+    """The cohorts of the workload, whatever the seed."""
+
+    uses_losses: ClassVar[bool] = False
+
+    def __init__(self, cohorts: Sequence[Any]) -> None:
+        self._cohorts = cohorts
+
+    def choose(self, names: Sequence[str], cohort: int, *, seed: int, round: int, losses: object) -> list[str]:
+        del names, cohort, seed, losses
+        return [str(number) for number in self._cohorts[round - 1]]
+
+
+class Meter:
+    """Notes what had been spent when rounds ended."""
+
+    def __init__(self, spawned: float, compared: int) -> None:
+        self.spawned = spawned
+        self.compared = compared
+        self.cold = 0.0
+        self.warm = 0.0
+        self.params: Any = None
+
+    def __call__(self, run: Any) -> None:
+        number = run.history[-1].round
+        if number == 1:
+            self.cold = time.time() - self.spawned
+        if number == WARM:
+            self.warm = cpu_seconds()
+        if number == self.compared:
+            self.params = run.params
+
+
+def measure(name: str, trainer: str, workers: int, spawned: float, rounds: int) -> dict[str, Any]:
+    import torch
+    import workloads
+
+    import shoal
+    from shoal.train.data import client_data
+    from shoal.train.evaluate import evaluate
+
+    torch.set_num_threads(1)
+    work = workloads.WORKLOADS[name]
+    total = max(rounds + WARM, work.rounds + 1)
+    million = name == "million"
+    rows = [] if million else workloads.data(work)
+    source = workloads.Drawn(work) if million else rows
+    meter = Meter(spawned, work.rounds + 1)
+    task = workloads.task(name)
+    run = shoal.simulate(
+        task,
+        source,
+        rounds=total,
+        cohort=work.cohort,
+        trainer=trainer,
+        workers=workers,
+        selection=None if million else Given(workloads.cohorts(work, total)),
+        callbacks=[meter],
+    )
+    spent = cpu_seconds() - meter.warm
+    test = workloads.Drawn(work).many(["0"])[0] if million else workloads.test_rows(name, rows)
+    return {
+        "workload": name,
+        "trainer": trainer,
+        "chosen": run.choice.trainer,
+        "workers": workers,
+        "updates_per_cpu_s": round((total - WARM) * work.cohort / spent, 1),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "cold_start_s": round(meter.cold, 2),
+        "warm_cpu_s": round(meter.warm, 2),
+        "loss": round(evaluate(task, meter.params, client_data("test", test))["loss"], 5),
+        "updates_per_wall_s": round(
+            sum(row.reports for row in run.history[WARM:]) / sum(row.seconds for row in run.history[WARM:]), 1
+        ),
+        "reason": run.choice.reason,
+    }
+
+
+def apart(arguments: Sequence[str]) -> dict[str, Any]:
+    """Run one measurement in a process of its own."""
+    command = [sys.executable, __file__, "--spawned", repr(time.time()), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def peer(name: str, command: str, workload: str) -> dict[str, Any]:
+    python, script = command.split(",")
+    folder = Path(script).resolve().parent
+    done = subprocess.run([python, script, workload], stdout=subprocess.PIPE, text=True, check=True, cwd=folder)
+    found = json.loads(done.stdout.splitlines()[-1])
+    kept = {"peak_rss_mb": found["peak_rss_mb"], "loss": found["loss"]}
+    return {"workload": workload, "trainer": name, "updates_per_cpu_s": found["upd_per_cpu_s"], **kept}
+
+
+def results(options: argparse.Namespace, peers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    for workload in options.workload or ROUNDS:
+        rounds = options.rounds or ROUNDS[workload]
+        for trainer in options.trainer or TRAINERS:
+            fewer = max(2, rounds // 10) if trainer == "loop" and workload != "w2" else rounds
+            given = ["--one", workload, trainer, "--workers", str(options.workers), "--rounds", str(fewer)]
+            yield apart(given)
+        if workload in PEERS_KNOW:
+            for name, command in peers.items():
+                yield peer(name, command, workload)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", action="append", choices=ROUNDS)
+    parser.add_argument("--trainer", action="append")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=0, help="rounds to measure (by default about a second or more)")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON,SCRIPT")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--spawned", type=float, default=time.time(), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(*options.one, options.workers, options.spawned, options.rounds)))
+        return
+    for row in results(options, dict(given.split("=", 1) for given in options.peer)):
+        print(
+            json.dumps(row)
+            if options.json
+            else f"{row['workload']:8} {row['trainer']:9} {row['updates_per_cpu_s']:>10,.0f} /CPU s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
