@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import tracemalloc
+import zlib
 
 import msgspec
 import numpy as np
 import pytest
 
+from shoal.core.task import ArraySpec
 from shoal.core.tree import encode
 from shoal.wire.codec import encode_trees, frame
 from shoal.wire.messages import ReportHead
@@ -102,11 +105,49 @@ def test_an_array_twice_is_refused(served: Served) -> None:
     assert "twice" in answer.json()["problem"]
 
 
-def test_a_compressed_body_is_refused(served: Served) -> None:
-    answer = served.client.post(
-        "/v1/checkin", content=b"\x28\xb5\x2f\xfd", headers={**served.device("bob"), "Content-Encoding": "zstd"}
-    )
-    assert answer.status_code == 400
+def bomb(size: int) -> bytes:
+    """Zeros that gzip makes a thousand times smaller."""
+    pressed = zlib.compressobj(9, wbits=31)
+    return b"".join([*(pressed.compress(bytes(1 << 20)) for _ in range(size >> 20)), pressed.flush()])
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "deflate", "br", "gzip, identity"])
+def test_a_compressed_body_is_refused_on_every_route_that_takes_one(served: Served, encoding: str) -> None:
+    assignment = opened(served)
+    for path, headers in [
+        ("/v1/checkin", served.device("bob")),
+        (f"/v1/assignments/{assignment}/report", served.device("bob")),
+        (f"/v1/assignments/{assignment}/release", served.device("bob")),
+        ("/v1/devices", served.people(served.enrolment)),
+        ("/v1/tasks", served.people()),
+        ("/v1/blobs", served.people()),
+    ]:
+        answer = served.client.post(path, content=b"x", headers={**headers, "Content-Encoding": encoding})
+        assert (answer.status_code, answer.json()["code"]) == (415, "unknown_encoding"), path
+        assert answer.headers["accept-encoding"] == "identity"
+        assert repr(encoding) in answer.json()["problem"]
+
+
+def test_a_bomb_is_not_inflated_and_takes_no_memory(served: Served) -> None:
+    packed = bomb(64 << 20)
+    assignment = opened(served)
+    tracemalloc.start()
+    try:
+        for header in ({"Content-Encoding": "gzip"}, {}):
+            headers = {**served.device("bob"), **header}
+            answer = served.client.post(f"/v1/assignments/{assignment}/report", content=packed, headers=headers)
+            assert answer.status_code in (413, 415)
+        promised = b'{"delta/w":{"dtype":"F32","shape":[1099511627775],"data_offsets":[0,4398046511100]}}'
+        data = len(promised).to_bytes(8, "little") + promised
+        answer = served.report(
+            "bob", assignment, frame(ReportHead(hashlib.sha256(data).hexdigest(), len(data), 1), data)
+        )
+        assert answer.status_code == 400
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+    assert served.report("bob", assignment, report_body(delta(1.0))).status_code == 200
 
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Basic x"}, {"Authorization": "Bearer wrong"}])
@@ -195,7 +236,7 @@ def test_an_unknown_aggregator_is_refused(served: Served) -> None:
 def test_an_old_client_is_told_to_upgrade(served: Served) -> None:
     answer = served.client.post("/v1/checkin", json={"protocol": 0}, headers=served.device("bob"))
     assert answer.status_code == 426
-    assert "upgrade the caller" in answer.json()["fix"]
+    assert "upgrade Shoal on the device" in answer.json()["fix"]
 
 
 def test_updates_are_never_handed_out(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,3 +272,55 @@ def test_the_openapi_document_describes_every_message(served: Served) -> None:
 
 def test_healthz_needs_no_token(served: Served) -> None:
     assert served.client.get("/healthz").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("body", [b"[" * (1 << 19), b'{"training":' + b"[" * (1 << 19), b"\xff\xfe", b"", b"null"])
+def test_a_message_that_cannot_be_read_is_a_bad_request(served: Served, body: bytes) -> None:
+    answer = served.client.post("/v1/checkin", content=body, headers=served.device("bob"))
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * (1 << 20), b'{"a":' * 20_000, b'{"a":{"dtype":"\\ud800","shape":[],"data_offsets":[0,0]}}']
+)
+def test_a_header_that_is_meant_to_break_the_reader_does_not(served: Served, text: bytes) -> None:
+    data = len(text).to_bytes(8, "little") + text
+    places = {name: ArraySpec((1 << 18,), "float32") for name in ("w", "b")}
+    served.publish(spec(arrays=places), {name: np.zeros(1 << 18, np.float32) for name in places})
+    given = served.check_in("bob").assignment
+    assert given is not None
+    answer = served.report("bob", given.id, frame(ReportHead(hashlib.sha256(data).hexdigest(), len(data), 65536), data))
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
+def test_a_query_that_is_no_number_is_a_bad_request(served: Served) -> None:
+    served.publish(spec())
+    answer = served.client.get("/v1/tasks/plain-1/versions?after=last", headers=served.people())
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert "'after' is 'last'" in answer.json()["problem"]
+
+
+def test_an_old_client_is_known_by_its_header_or_its_message_whatever_else_it_says(served: Served) -> None:
+    for body, header in (({"protocol": 0, "training": 7}, {}), ({}, {"Shoal-Protocol": "2"})):
+        answer = served.client.post("/v1/checkin", json=body, headers={**served.device("bob"), **header})
+        assert (answer.status_code, answer.json()["code"]) == (426, "wrong_protocol")
+    answer = served.client.get("/v1/tasks", headers={**served.people(), "Shoal-Protocol": "old"})
+    assert answer.status_code == 426
+    other = {"name": "old", "public_key": 3, "protocol": 0}
+    assert served.client.post("/v1/devices", json=other, headers=served.people(served.enrolment)).status_code == 426
+
+
+def test_what_one_device_sends_wrongly_takes_nothing_from_the_others(served: Served) -> None:
+    task = served.publish(spec(goal=2))
+    given = {name: served.check_in(name).assignment for name in ("bob", "alice")}
+    bob, alice = given["bob"], given["alice"]
+    assert bob is not None
+    assert alice is not None
+    good = served.report("alice", alice.id, report_body(delta(3.0))).json()
+    for body in (b"", b"\0" * 100, report_body(delta(1.0))[:-3], frame(ReportHead("0" * 64, 3, 65536), b"abc")):
+        assert 400 <= served.report("bob", bob.id, body).status_code < 500
+        assert served.report("alice", bob.id, report_body(delta(1.0))).status_code == 410
+    assert served.report("alice", alice.id, report_body(delta(3.0))).json() == good
+    assert served.report("bob", bob.id, report_body(delta(1.0))).status_code == 200
+    [version] = served.versions(task.id, after=0).versions
+    assert version.reports == 2

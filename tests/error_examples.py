@@ -1,0 +1,290 @@
+"""One real way to meet each error: what docs/errors.md shows is what these raise."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+from unittest.mock import patch
+
+import httpx
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+
+from shoal.agent.policy import Policy
+from shoal.agent.sealed import Seal
+from shoal.algorithms import registry
+from shoal.core.errors import ShoalError, from_code
+from shoal.core.schema import RowSchema, check_rows
+from shoal.core.task import ArraySpec, Component, RoundPlan
+from shoal.core.tree import encode
+from shoal.data import read_csv
+from shoal.server.app import build_app
+from shoal.server.coordinator import Coordinator
+from shoal.store.durable import storage_full
+from shoal.store.memory import MemoryBlobs, MemoryStore
+from shoal.store.sql import SqlStore
+from shoal.store.store import Entry
+from shoal.testing.clock import ManualClock
+from shoal.testing.in_process import run_rounds
+from shoal.testing.transport import InMemoryTransport
+from shoal.train.task import check_code, compile_task
+from shoal.wire.http import Connection
+from shoal.wire.messages import ErrorMessage, TaskStatus
+from shoal.wire.models import check_digest, read_tree
+from tests.agent.federation import line_task
+from tests.server.conftest import Served, delta, report_body, spec
+
+Example: TypeAlias = Callable[[Path], object]
+
+EXAMPLES: dict[str, Example] = {}
+"""By code: each raises its error; the folder is empty."""
+
+DATABASES = {"newer_database", "older_database"}
+"""Those that open a real database."""
+
+FIRST = Path(__file__).parent / "store" / "schemas"
+
+
+def example(code: str) -> Callable[[Example], Example]:
+    def keep(make: Example) -> Example:
+        assert code not in EXAMPLES
+        EXAMPLES[code] = make
+        return make
+
+    return keep
+
+
+def over_http(code: str) -> Callable[[Callable[[Served], httpx.Response]], None]:
+    """Keep an example that asks a coordinator, and raise what it answers."""
+
+    def keep(ask: Callable[[Served], httpx.Response]) -> None:
+        def make(_: Path) -> None:
+            coordinator = Coordinator(MemoryStore(), MemoryBlobs(), ManualClock())
+            tokens = [coordinator.identities.issue(role, 0.0) for role in ("admin", "enrolment")]
+            with (
+                InMemoryTransport(build_app(coordinator)) as transport,
+                httpx.Client(transport=transport, base_url="http://shoal") as client,
+            ):
+                answer = ask(Served(client, coordinator, ManualClock(), *tokens))
+            message = msgspec.json.decode(answer.content, type=ErrorMessage)
+            assert answer.status_code == from_code(message.code, "", "").status
+            raise from_code(message.code, message.problem, message.fix)
+
+        EXAMPLES[code] = make
+
+    return keep
+
+
+def raised(code: str, folder: Path) -> ShoalError:
+    """Return the error that an example raises."""
+    try:
+        EXAMPLES[code](folder)
+    except ShoalError as error:
+        return error
+    raise AssertionError(f"the example of {code!r} raised nothing")
+
+
+def table(folder: Path, text: str) -> None:
+    file = folder / "rows.csv"
+    file.write_text(text)
+    read_csv(file)
+
+
+EXAMPLES["configuration"] = lambda _: Connection("127.0.0.1:8080")
+EXAMPLES["unknown_setting"] = lambda _: registry.server_optimizer(Component("adam", {"lrr": 0.1}))
+EXAMPLES["data"] = lambda folder: table(folder, "rooms;price\n6,5;24,0\n")
+EXAMPLES["not_numeric"] = lambda folder: table(folder, "rooms,price\n6.5,24.0\n6.4,unknown\n")
+EXAMPLES["no_rows"] = lambda folder: table(folder, "rooms,price\n")
+EXAMPLES["unsupported_array"] = lambda _: ArraySpec((2,), "complex64")
+EXAMPLES["not_permitted"] = lambda _: Policy(minimum_rows=10).check(spec(), 1, rows=9)
+EXAMPLES["unreachable"] = lambda _: Connection("http://127.0.0.1:9").call("GET", "/v1/tasks", None, list[TaskStatus])
+EXAMPLES["abandoned"] = lambda _: run_rounds(spec(), {}, [], lambda assignment, params: unused())
+EXAMPLES["wrong_key"] = lambda _: Seal(b"2" * 32).open(Seal(b"1" * 32).seal(b"rows", "the examples"), "the examples")
+EXAMPLES["corrupt_store"] = lambda _: check_digest("0" * 64, b"not those bytes")
+
+
+def unused() -> None:
+    raise AssertionError("nobody was to work")
+
+
+@example("schema_mismatch")
+def _(_: Path) -> None:
+    rows = np.array([[6.5, 1.0], [6.4, -2.0]], np.float32)
+    schema = {"x": RowSchema("float32", (2,), low=0.0, high=10.0)}
+    check_rows(schema, {"x": rows}, {"x": ("rooms", "distance")})
+
+
+@example("task")
+def _(_: Path) -> None:
+    read_tree(encode({"w": np.zeros(3, np.float32)}), {"w": ArraySpec((2,), "float32")})
+
+
+def compiled(**changes: object) -> object:
+    torch.set_num_threads(1)
+    return compile_task(line_task(**changes), rounds=1, plan=RoundPlan(1, 1))  # type: ignore[arg-type]
+
+
+@example("broadcasting_loss")
+def _(_: Path) -> None:
+    compiled(example=(np.ones((4, 3), np.float32), np.ones((4, 1), np.float32)))
+
+
+@example("not_finite")
+def _(_: Path) -> None:
+    compiled(loss=lambda output, target: nn.functional.mse_loss(output, target) / 0)
+
+
+@example("code_mismatch")
+def _(_: Path) -> None:
+    made = compile_task(line_task(), rounds=1, plan=RoundPlan(1, 1))
+    arrays = {**made.spec.arrays, "layers.0.weight": ArraySpec((8, 3), "float32")}
+    check_code(line_task(), replace(made.spec, arrays=arrays), made.initial, made.frozen, made.golden)
+
+
+@example("storage_full")
+def _(folder: Path) -> None:
+    try:
+        with open("/dev/full", "wb", buffering=0) as full:  # a disk that is always full, by the kernel
+            full.write(b"x")
+    except OSError as error:
+        raise storage_full(folder / "shoal.db", error) from error
+
+
+@example("store")
+def _(_: Path) -> None:
+    store = MemoryStore()
+    epoch = store.lead("plain-1")
+    store.close()
+    store.submit(Entry("plain-1", [], 0, epoch)).result()
+
+
+@example("stream_conflict")
+def _(_: Path) -> None:
+    store = MemoryStore()
+    store.submit(Entry("plain-1", [], 7, store.lead("plain-1"))).result()
+
+
+@example("superseded")
+def _(_: Path) -> None:
+    store = MemoryStore()
+    first = store.lead("plain-1")
+    store.lead("plain-1")
+    store.submit(Entry("plain-1", [], 0, first)).result()
+
+
+@example("newer_database")
+def _(folder: Path) -> None:
+    SqlStore(folder / "shoal.db").close()
+    with sqlite3.connect(folder / "shoal.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    SqlStore(folder / "shoal.db")
+
+
+@example("older_database")
+def _(folder: Path) -> None:
+    connection = sqlite3.connect(folder / "shoal.db")
+    connection.executescript(min(FIRST.glob("*.sql")).read_text())
+    connection.close()
+    SqlStore(folder / "shoal.db")
+
+
+class _WebSite(httpx.BaseTransport):
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=httpx.ByteStream(b"<html><body>It works!</body></html>"))
+
+
+@example("not_a_coordinator")
+def _(_: Path) -> None:
+    with Connection("http://www.example.com", transport=_WebSite()) as connection:
+        connection.call("GET", "/v1/tasks", None, list[TaskStatus])
+
+
+@over_http("error")
+def _(served: Served) -> httpx.Response:
+    with patch.object(served.coordinator, "identities", None):  # a mistake of ours
+        return served.client.get("/v1/tasks", headers=served.people())
+
+
+@over_http("bad_request")
+def _(served: Served) -> httpx.Response:
+    return served.client.post("/v1/checkin", json={"training": "boston"}, headers=served.device("bob"))
+
+
+@over_http("unauthorised")
+def _(served: Served) -> httpx.Response:
+    return served.client.get("/v1/tasks", headers=served.people("wrong"))
+
+
+@over_http("forbidden")
+def _(served: Served) -> httpx.Response:
+    return served.client.get("/v1/tasks", headers=served.people(served.enrolment))
+
+
+@over_http("not_found")
+def _(served: Served) -> httpx.Response:
+    served.publish(spec())
+    return served.client.get("/v1/tasks/plane-1/status", headers=served.people())
+
+
+@over_http("conflict")
+def _(served: Served) -> httpx.Response:
+    served.device("bob")
+    body = {"name": "bob", "public_key": "A" * 43 + "="}
+    return served.client.post("/v1/devices", json=body, headers=served.people(served.enrolment))
+
+
+@over_http("gone")
+def _(served: Served) -> httpx.Response:
+    return served.report("bob", "5f0c5be1", report_body(delta(1.0)))
+
+
+@over_http("too_large")
+def _(served: Served) -> httpx.Response:
+    return served.client.post("/v1/checkin", content=bytes(2 << 20), headers=served.device("bob"))
+
+
+@over_http("unknown_encoding")
+def _(served: Served) -> httpx.Response:
+    headers = {**served.device("bob"), "Content-Encoding": "gzip"}
+    return served.client.post("/v1/checkin", content=b"x", headers=headers)
+
+
+@over_http("wrong_protocol")
+def _(served: Served) -> httpx.Response:
+    return served.client.post("/v1/checkin", json={"protocol": 0}, headers=served.device("bob"))
+
+
+@over_http("refused_update")
+def _(served: Served) -> httpx.Response:
+    served.publish(spec())
+    given = served.check_in("bob").assignment
+    assert given is not None
+    return served.report("bob", given.id, report_body({**delta(1.0), "w": np.full((2, 3), np.nan, np.float32)}))
+
+
+@over_http("unavailable")
+def _(served: Served) -> httpx.Response:
+    served.publish(spec())
+    served.coordinator.storage.store.lead("plain-1")  # as another process does that was started on the same home
+    for _ in range(2):  # the first call finds it out
+        answer = served.client.post("/v1/checkin", json={"training": ["plain"]}, headers=served.device("bob"))
+    return answer
+
+
+@over_http("too_slow")
+def _(served: Served) -> httpx.Response:
+    answered = threading.Event()
+
+    def stalling() -> Iterator[bytes]:
+        yield b"{"
+        answered.wait(20)
+
+    with patch("shoal.server.calls.PATIENCE_SECONDS", 0.05):
+        answer = served.client.post("/v1/checkin", content=stalling(), headers=served.device("bob"))
+    answered.set()
+    return answer
