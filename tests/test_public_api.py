@@ -10,6 +10,7 @@ import shoal
 PUBLIC = [
     "Bounds",
     "Coordinator",
+    "EarlyStop",
     "LocalPlan",
     "Role",
     "RoundPlan",
@@ -22,8 +23,10 @@ PUBLIC = [
     "data",
     "fedadagrad",
     "fedadam",
+    "fedasync",
     "fedavg",
     "fedavgm",
+    "fedbuff",
     "fedprox",
     "fedyogi",
     "sgd",

@@ -9,6 +9,7 @@ from typing import Any
 _PUBLIC = {
     "Bounds": "shoal.core.task",
     "Coordinator": "shoal.researcher.coordinator",
+    "EarlyStop": "shoal.core.plan",
     "LocalPlan": "shoal.core.task",
     "Role": "shoal.core.roles",
     "RoundPlan": "shoal.core.task",
@@ -20,8 +21,10 @@ _PUBLIC = {
     "adamw": "shoal.algorithms.local",
     "fedadagrad": "shoal.algorithms.fedopt",
     "fedadam": "shoal.algorithms.fedopt",
+    "fedasync": "shoal.algorithms.buffered",
     "fedavg": "shoal.algorithms.fedavg",
     "fedavgm": "shoal.algorithms.fedavgm",
+    "fedbuff": "shoal.algorithms.buffered",
     "fedprox": "shoal.algorithms.fedprox",
     "fedyogi": "shoal.algorithms.fedopt",
     "sgd": "shoal.algorithms.local",

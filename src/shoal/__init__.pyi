@@ -1,5 +1,7 @@
 from shoal import data as data
 from shoal import testing as testing
+from shoal.algorithms.buffered import fedasync as fedasync
+from shoal.algorithms.buffered import fedbuff as fedbuff
 from shoal.algorithms.fedavg import fedavg as fedavg
 from shoal.algorithms.fedavgm import fedavgm as fedavgm
 from shoal.algorithms.fedopt import fedadagrad as fedadagrad
@@ -11,6 +13,7 @@ from shoal.algorithms.local import adamw as adamw
 from shoal.algorithms.local import sgd as sgd
 from shoal.algorithms.strategy import Strategy as Strategy
 from shoal.core.errors import ShoalError as ShoalError
+from shoal.core.plan import EarlyStop as EarlyStop
 from shoal.core.roles import Role as Role
 from shoal.core.task import Bounds as Bounds
 from shoal.core.task import LocalPlan as LocalPlan

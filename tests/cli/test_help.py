@@ -27,6 +27,10 @@ COMMANDS = [
     ("models", "compare"),
     ("tasks", "show"),
     ("tasks", "cancel"),
+    ("tasks", "rounds"),
+    ("tasks", "pause"),
+    ("tasks", "resume"),
+    ("tasks", "extend"),
 ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from shoal.algorithms.aggregator import Aggregator
 from shoal.algorithms.optimizer import ServerOptimizer
 from shoal.core.errors import NotFinite
+from shoal.core.plan import Buffered
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec
 from shoal.core.tree import Array, Tree
@@ -16,15 +17,16 @@ from shoal.core.tree import Array, Tree
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """An aggregator, a server optimizer, and what they ask of local training.
+    """An aggregator, a server optimizer, and what they ask of local training and of the rounds.
 
-    `proximal` is FedProx's mu; None leaves the task's local plan as it is.
+    `proximal` is FedProx's mu; None leaves the task's local plan as it is. `buffered` makes the rounds asynchronous.
     """
 
     name: str
     aggregator: Aggregator[Any]
     server: ServerOptimizer
     proximal: float | None = None
+    buffered: Buffered | None = None
 
 
 def trainable(arrays: Mapping[str, ArraySpec], tree: Tree) -> Tree:

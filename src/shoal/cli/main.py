@@ -12,6 +12,7 @@ from shoal.cli.ending import leave
 from shoal.cli.models import models
 from shoal.cli.options import CONNECT, example
 from shoal.cli.publish import publish
+from shoal.cli.rounds import extend, pause, resume, rounds
 from shoal.cli.server import server
 from shoal.cli.tasks import tasks
 from shoal.cli.watch import watch
@@ -36,6 +37,10 @@ app.command(
 app.command(epilog=example(CONNECT, "shoal publish task.py:task --rounds 20 --owners 2"))(publish)
 app.command(epilog=example(CONNECT, "shoal watch", "shoal watch regression-1"))(watch)
 app.command(epilog=example(CONNECT, "shoal devices"))(devices)
+tasks.command(epilog=example(CONNECT, "shoal tasks rounds boston-1"))(rounds)
+tasks.command(epilog=example(CONNECT, "shoal tasks pause boston-1"))(pause)
+tasks.command(epilog=example(CONNECT, "shoal tasks resume boston-1"))(resume)
+tasks.command(epilog=example(CONNECT, "shoal tasks extend boston-1 --to 50"))(extend)
 app.add_typer(tasks, name="tasks")
 app.add_typer(models, name="models")
 

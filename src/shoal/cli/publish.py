@@ -8,6 +8,18 @@ import typer
 from shoal.cli.ending import reported
 from shoal.cli.options import Ca, Json, Token, Url
 from shoal.cli.output import print_json
+from shoal.cli.round_options import (
+    Confidence,
+    Deadline,
+    Higher,
+    Late,
+    LateUpdates,
+    MinImprovement,
+    Minimum,
+    Patience,
+    StopMetric,
+    early_stop,
+)
 from shoal.cli.watch import Features, show
 from shoal.demo.imports import need_torch, uncollected
 
@@ -40,6 +52,14 @@ def publish(
     owners: Annotated[int, typer.Option(min=1, help="Reports that complete a round.")],
     features: Features = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything random in the task.")] = 0,
+    minimum: Minimum = None,
+    deadline: Deadline = 600.0,
+    confidence: Confidence = 0.0,
+    late: LateUpdates = Late.DROP,
+    stop_metric: StopMetric = None,
+    patience: Patience = 5,
+    min_improvement: MinImprovement = 0.0,
+    higher: Higher = False,
     initial: Initial = None,
     check: Check = None,
     check_seconds: Within = 60.0,
@@ -64,7 +84,17 @@ def publish(
         ranges = _checked(coordinator, task, owners, check, check_seconds)
         if not as_json:
             typer.echo(_said(ranges))
-        run = coordinator.publish(task, rounds=rounds, goal=owners, seed=seed)
+        run = coordinator.publish(
+            task,
+            rounds=rounds,
+            goal=owners,
+            minimum=minimum,
+            deadline=deadline,
+            confidence=confidence,
+            late=late.value,
+            stop=early_stop(stop_metric, patience, min_improvement, higher),
+            seed=seed,
+        )
         if as_json:
             print_json({"task": run.id, "name": task.name, "rounds": rounds, "owners": owners, "checked": ranges})
         else:

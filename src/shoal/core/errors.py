@@ -3,6 +3,7 @@
 ShoalError
 ├── ConfigurationError            a setting, file or option is wrong
 │   ├── UnknownSetting            a key nobody reads
+│   ├── WrongKey                  what is kept here was sealed with another key
 │   ├── NewerDatabase             the home was written by a later version
 │   └── OlderDatabase             the home was written by an earlier version
 ├── DataError                     an owner's data cannot be used
@@ -71,6 +72,12 @@ class UnknownSetting(ConfigurationError):
     """A key that nobody reads; the fix names the nearest one that exists."""
 
     code = "unknown_setting"
+
+
+class WrongKey(ConfigurationError):
+    """What a device keeps was sealed with another key, with none, or with one that was not given."""
+
+    code = "wrong_key"
 
 
 class NewerDatabase(ConfigurationError):

@@ -7,12 +7,14 @@ from typing import Literal, TypeAlias
 
 from shoal.core.errors import TaskError, UnsupportedArray
 from shoal.core.origin import Origin
+from shoal.core.plan import Buffered, EarlyStop, Late
 from shoal.core.roles import Role
 from shoal.core.schema import RowSchema
 from shoal.core.seeds import SEED_BITS
 from shoal.core.tree import DTYPES
 
 Option: TypeAlias = bool | int | float | str | None
+Start: TypeAlias = Literal["global", "personal"]
 Kind: TypeAlias = Literal["training", "statistics"]
 
 WEIGHT_UNIT = 1 << 16
@@ -76,6 +78,8 @@ class LocalPlan:
     """What a device does with its examples in one round.
 
     `proximal` is FedProx's mu (Li et al. 2020, arXiv:1812.06127): the penalty mu/2 * ||w - w_global||^2.
+    `start` says from which model training begins: the global version, or the device's personal model where it has
+    one. Either way the update is what training ended with minus the global version.
     """
 
     epochs: int = 1
@@ -83,8 +87,11 @@ class LocalPlan:
     optimizer: OptimizerSpec = OptimizerSpec("sgd", {"lr": 0.01})
     shuffle: bool = True
     proximal: float = 0.0
+    start: Start = "global"
 
     def __post_init__(self) -> None:
+        if self.start not in ("global", "personal"):
+            raise TaskError(f"local plan with start={self.start!r}", 'give "global" or "personal"')
         if self.epochs < 1 or self.batch_size < 1:
             raise TaskError(
                 f"local plan with epochs={self.epochs}, batch_size={self.batch_size}", "give both at least 1"
@@ -134,6 +141,10 @@ class RoundPlan:
     A round closes with `goal` reports at once, or at its `deadline` with at least `minimum`; with fewer it is
     abandoned and tried again, at most `attempts` times. A device keeps its place for `lease` seconds from the
     last sign of progress.
+
+    `confidence` is the probability with which the devices that are asked bring the goal, given how many dropped out
+    of former rounds (`rounds.selection`); 0 asks exactly as many as the goal. Reports after a round closed are turned
+    away, or with `late="carry"` count in the round after it. `buffered` makes the rounds asynchronous.
     """
 
     goal: int
@@ -141,6 +152,9 @@ class RoundPlan:
     deadline: float = 600.0
     lease: float = 120.0
     attempts: int = 3
+    confidence: float = 0.0
+    late: Late = "drop"
+    buffered: Buffered | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.goal:
@@ -149,6 +163,21 @@ class RoundPlan:
             raise TaskError(
                 f"round plan with deadline={self.deadline}, lease={self.lease}, attempts={self.attempts}",
                 "give positive values",
+            )
+        if not 0 <= self.confidence < 1:
+            raise TaskError(f"round plan with confidence={self.confidence}", "give 0, or a probability such as 0.95")
+        if self.buffered is not None:
+            self._check_buffered(self.buffered)
+
+    def _check_buffered(self, buffered: Buffered) -> None:
+        if buffered.size != self.goal:
+            raise TaskError(
+                f"a goal of {self.goal} with a buffer of {buffered.size}", "give the size of the buffer as the goal"
+            )
+        if self.confidence or self.late != "drop":
+            raise TaskError(
+                f"buffered round plan with confidence={self.confidence}, late={self.late!r}",
+                "leave both out: a buffered round has no places and nobody is late",
             )
 
 
@@ -161,6 +190,7 @@ class TaskSpec:
     version 0, `frozen` that of the arrays that are fixed for the task, `golden` that of a batch with its expected
     result, on which a device proves its code before it trains. `schema` is what every owner's rows must be like;
     `checks` names the task that a check of this schema over all owners is for. `origin` says who published it.
+    `stop` ends the task before its last round when a metric no longer improves.
     """
 
     name: str
@@ -181,6 +211,7 @@ class TaskSpec:
     schema: Mapping[str, RowSchema] = field(default_factory=dict[str, RowSchema])
     checks: str = ""
     origin: Origin = Origin()
+    stop: EarlyStop | None = None
 
     def __post_init__(self) -> None:
         wellformed = 1 <= len(self.name) <= 64 and all(c.isalnum() or c in "-_." for c in self.name)

@@ -9,15 +9,25 @@ from urllib.parse import quote
 import httpx
 
 from shoal.algorithms import statistics
-from shoal.core.errors import Abandoned, CorruptStore
+from shoal.core.errors import Abandoned, CorruptStore, TaskError
 from shoal.core.manifest import Manifest
+from shoal.core.plan import EarlyStop, Late
 from shoal.core.task import Bounds, Component, RoundPlan, TaskSpec
 from shoal.core.tree import Tree, digest, encode
 from shoal.core.types import ModelVersion
 from shoal.researcher.checking import POLL_SECONDS, Ranges, check_spec, found, refuse
 from shoal.researcher.run import Run
+from shoal.rounds.record import RoundRecord
 from shoal.wire.http import Connection
-from shoal.wire.messages import BlobReply, CancelRequest, DeviceStatus, TaskStatus, VersionsReply
+from shoal.wire.messages import (
+    BlobReply,
+    CancelRequest,
+    DeviceStatus,
+    ExtendRequest,
+    Pins,
+    TaskStatus,
+    VersionsReply,
+)
 
 if TYPE_CHECKING:
     from shoal.train.task import Task
@@ -54,22 +64,29 @@ class Coordinator:
         task: "Task",
         *,
         rounds: int,
-        goal: int,
+        goal: int | None = None,
         minimum: int | None = None,
         deadline: float = 600.0,
         lease: float = 120.0,
         attempts: int = 3,
+        confidence: float = 0.0,
+        late: Late = "drop",
+        stop: EarlyStop | None = None,
         seed: int = 0,
     ) -> Run:
         """Publish a task and return its run.
 
-        A round closes with `goal` reports, or after `deadline` seconds with `minimum` (by default the goal). Raises
-        TaskError when the task cannot be trained as it is.
+        A round closes with `goal` reports (a strategy with buffered rounds has its own), or after `deadline` seconds
+        with `minimum` (by default the goal). So many devices are asked that the goal is reached with probability
+        `confidence`, 0 for no more than the goal; what comes later is dropped or, with `late="carry"`, counted in the
+        next round. `stop` ends the task when a metric no longer improves. Raises TaskError when the task cannot be
+        trained as it is.
         """
         from shoal.train.task import compile_task
 
-        plan = RoundPlan(goal, goal if minimum is None else minimum, deadline, lease, attempts)
-        compiled = compile_task(self._resolved(task), rounds=rounds, plan=plan, seed=seed)
+        goal = _goal(task, goal)
+        plan = RoundPlan(goal, goal if minimum is None else minimum, deadline, lease, attempts, confidence, late)
+        compiled = compile_task(self._resolved(task), rounds=rounds, plan=plan, seed=seed, stop=stop)
         for tree in (compiled.initial, compiled.frozen, compiled.golden):
             self._upload(tree)
         return self._post(compiled.spec)
@@ -136,6 +153,14 @@ class Coordinator:
             raise
         return statistics.result(columns, run.params())
 
+    def pin(self, task: str, number: int, pinned: bool = True) -> Pins:
+        """Keep a version where the coordinator keeps only the newest ones, or no longer; return what is pinned.
+
+        Raises NotFound for a version that there is not, Gone for one that was removed already.
+        """
+        method = "PUT" if pinned else "DELETE"
+        return self._connection.call(method, f"/v1/tasks/{quote(task, safe='')}/pins/{number}", None, Pins)
+
     def tasks(self) -> list[TaskStatus]:
         """Return where every task stands."""
         return self._connection.call("GET", "/v1/tasks", None, list[TaskStatus])
@@ -157,6 +182,22 @@ class Coordinator:
         """End a task. Raises NotFound."""
         return self._connection.call("POST", f"/v1/tasks/{quote(task)}/cancel", CancelRequest(reason), TaskStatus)
 
+    def pause(self, task: str) -> TaskStatus:
+        """Hand out no more work of a task; what is under way may still be reported. Raises NotFound, Conflict."""
+        return self._connection.call("POST", f"/v1/tasks/{quote(task)}/pause", None, TaskStatus)
+
+    def resume(self, task: str) -> TaskStatus:
+        """Let a paused task go on, as if no time had passed. Raises NotFound, Conflict."""
+        return self._connection.call("POST", f"/v1/tasks/{quote(task)}/resume", None, TaskStatus)
+
+    def extend(self, task: str, rounds: int) -> TaskStatus:
+        """Let a task have `rounds` rounds altogether, also after it finished. Raises NotFound, Conflict."""
+        return self._connection.call("POST", f"/v1/tasks/{quote(task)}/extend", ExtendRequest(rounds), TaskStatus)
+
+    def rounds(self, task: str) -> list[RoundRecord]:
+        """Return what happened in each round: selected, dropped, late, refused and why, bytes and seconds."""
+        return self._connection.call("GET", f"/v1/tasks/{quote(task)}/rounds", None, list[RoundRecord])
+
     def run(self, task: str) -> Run:
         """Return the run of a task that was published before. Raises NotFound."""
         identity = self.status(task).id
@@ -175,6 +216,13 @@ class Coordinator:
         reply = self._connection.upload("/v1/blobs", encode(tree), BlobReply)
         if reply.digest != digest(tree):
             raise CorruptStore(f"the coordinator kept {reply.digest} for {digest(tree)}", "publish again")
+
+
+def _goal(task: "Task", goal: int | None) -> int:
+    buffered = task.strategy.buffered
+    if goal is None and buffered is None:
+        raise TaskError(f"task {task.name!r} has no goal", "say how many reports complete a round: goal=...")
+    return goal if goal is not None else buffered.size if buffered is not None else 1
 
 
 def _reference(initial: str) -> bool:

@@ -60,12 +60,18 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Combine these updates with version `base` into the next one, then say Committed (or Failed)."""
+    """Combine these updates with version `base` into the next one, then say Committed (or Failed).
+
+    `share` of the combined change is taken: below 1 when stale updates were damped. `start` is the digest of the
+    version that the one update of a task that mixes models started from, when it is not `base`.
+    """
 
     round: int
     attempt: int
     base: ModelVersion
     contributions: tuple[Contribution, ...]
+    share: float = 1.0
+    start: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,14 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """A device's update was turned away because its round no longer takes it."""
+
+    assignment: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """The driver combined a round's updates: the digest of the new version and of the optimizer's state."""
 
@@ -92,12 +100,42 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """A person let the task rest: nobody gets work, and time stands still for its round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A person let the task go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """A person wants the task to have `rounds` rounds altogether, which may be after it finished."""
+
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed."""
 
 
 Event: TypeAlias = (
-    Published | CheckedIn | Renewed | Released | Reported | Rejected | Committed | Failed | Cancelled | Ticked
+    Published
+    | CheckedIn
+    | Renewed
+    | Released
+    | Reported
+    | Rejected
+    | Late
+    | Committed
+    | Failed
+    | Cancelled
+    | Paused
+    | Resumed
+    | Extended
+    | Ticked
 )
 
 

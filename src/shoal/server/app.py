@@ -6,16 +6,19 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from shoal.core.errors import Conflict, NotFound, ShoalError
+from shoal.core.errors import BadRequest, Conflict, NotFound, ShoalError, UnknownEncoding
 from shoal.core.task import TaskSpec
 from shoal.core.types import Receipt
-from shoal.server import routes_blobs, routes_devices, routes_tasks
-from shoal.server.calls import coordinator, gives, reply
+from shoal.rounds.record import RoundRecord
+from shoal.server import routes_blobs, routes_devices, routes_metrics, routes_pins, routes_tasks
+from shoal.server.calls import coordinator, gives, greeted, reply
 from shoal.server.coordinator import Coordinator
+from shoal.server.metrics import CountBytes
 from shoal.wire.messages import (
     PROTOCOL,
     BlobReply,
@@ -26,7 +29,10 @@ from shoal.wire.messages import (
     EnrolReply,
     EnrolRequest,
     ErrorMessage,
+    ExtendRequest,
     Health,
+    LatestReply,
+    Pins,
     ReleaseRequest,
     RenewReply,
     ReportHead,
@@ -44,11 +50,15 @@ MESSAGES: tuple[type[Any], ...] = (
     EnrolReply,
     EnrolRequest,
     ErrorMessage,
+    ExtendRequest,
     Health,
+    LatestReply,
+    Pins,
     Receipt,
     ReleaseRequest,
     RenewReply,
     ReportHead,
+    RoundRecord,
     TaskSpec,
     TaskStatus,
     VersionsReply,
@@ -59,8 +69,11 @@ RETRY_SECONDS = 2
 """What a caller is told to wait after a 503."""
 
 
-def build_app(served: Coordinator) -> FastAPI:
-    """Return the application; starting and stopping it starts and stops the coordinator."""
+def build_app(served: Coordinator, *, metrics_public: bool = False) -> FastAPI:
+    """Return the application; starting and stopping it starts and stops the coordinator.
+
+    With `metrics_public` everybody may read /metrics; without, this machine and people of any role.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -74,11 +87,18 @@ def build_app(served: Coordinator) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        exception_handlers={ShoalError: _refused, HTTPException: _unrouted},
+        exception_handlers={
+            ShoalError: _refused,
+            HTTPException: _unrouted,
+            RequestValidationError: _misread,
+            Exception: _failed,
+        },
     )
     app.state.coordinator = served
-    for routes in (routes_devices, routes_tasks, routes_blobs):
-        app.include_router(routes.router)
+    app.state.metrics_public = metrics_public
+    app.add_middleware(CountBytes, metrics=served.metrics)
+    for routes in (routes_devices, routes_tasks, routes_pins, routes_blobs, routes_metrics):
+        app.include_router(routes.router, dependencies=[Depends(greeted)])
     app.add_api_route("/healthz", _health, responses=gives(Health), tags=["health"])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -95,9 +115,25 @@ async def _refused(request: Request, error: Exception) -> Response:
     receipt = error.receipt if isinstance(error, Conflict) else None
     message = ErrorMessage(error.code, error.problem, error.fix, coordinator(request).clock(), receipt)
     headers = {"Retry-After": str(RETRY_SECONDS)} if error.status in (503, 507) else {}
+    if isinstance(error, UnknownEncoding):
+        headers["Accept-Encoding"] = "identity"  # what would be taken (RFC 9110, 15.5.16)
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of the body is not waited for (RFC 9110, 15.5.9)
     return Response(encode(message), error.status, headers, media_type="application/json")
+
+
+async def _misread(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    wrong = "; ".join(f"{part['loc'][-1]!r} is {str(part['input'])[:80]!r}, {part['msg']}" for part in error.errors())
+    return await _refused(request, BadRequest(f"{request.url.path}: {wrong}", "see /openapi.json for what it takes"))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    # the error goes on to the log; here it would tell a stranger what is inside
+    del error
+    problem = f"{request.method} {request.url.path} failed inside the coordinator"
+    return await _refused(request, ShoalError(problem, "its log says why; try again, or tell its administrator"))
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:

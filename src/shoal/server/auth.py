@@ -105,8 +105,6 @@ class Identities:
 
         Raises Unauthorised, Forbidden, BadRequest for a bad name or key, Conflict when another key holds the name.
         """
-        if request.protocol != PROTOCOL:
-            raise wrong_protocol(request.protocol)
         token = self._token(authorization, now)
         if token is None:
             raise Unauthorised("the enrolment token is not known here", "use the one that the coordinator printed")
@@ -127,13 +125,18 @@ class Identities:
             device = replace(known, secret_hash=hashed(secret))
         self.store.add_device(device)
         self._keep(device)
+        return EnrolReply(device.id, secret)
+
+    def leave(self, device: DeviceRecord, now: float) -> None:
+        """Let a device go for good: its secret is worth nothing from now on, its name stays its own."""
+        self.store.revoke_device(device.id, now)
+        self.devices[device.name] = replace(device, revoked=now)
+
     def unnoted(self) -> dict[str, float]:
         """Return when devices called last, of those that called since this was asked before."""
         fresh = {name: at for name, at in self.seen.items() if self.noted.get(name) != at}
         self.noted.update(fresh)
         return fresh
-
-        return EnrolReply(device.id, secret)
 
     def statuses(self) -> list[DeviceStatus]:
         """Return every device, oldest first."""
@@ -142,8 +145,8 @@ class Identities:
 
 def wrong_protocol(spoken: int) -> WrongProtocol:
     """Return the error for a caller that speaks another version."""
-    older = "the caller" if spoken < PROTOCOL else "the coordinator"
-    return WrongProtocol(f"protocol {spoken}, this coordinator speaks {PROTOCOL}", f"upgrade {older}")
+    older = "the device or program that called" if spoken < PROTOCOL else "the coordinator"
+    return WrongProtocol(f"a call in protocol {spoken}, the coordinator speaks {PROTOCOL}", f"upgrade Shoal on {older}")
 
 
 def _who(action: str) -> list[str]:

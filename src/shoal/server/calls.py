@@ -6,10 +6,11 @@ from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
-from shoal.core.errors import BadRequest, TooLarge, TooSlow
+from shoal.core.errors import BadRequest, TooLarge, TooSlow, UnknownEncoding
+from shoal.server.auth import wrong_protocol
 from shoal.server.coordinator import Coordinator
 from shoal.store.store import DeviceRecord
-from shoal.wire.messages import HELD, MAX_MESSAGE, decode, encode
+from shoal.wire.messages import HELD, MAX_MESSAGE, PROTOCOL, SPOKEN, Greeting, decode, encode
 
 T = TypeVar("T")
 
@@ -24,6 +25,13 @@ def coordinator(request: Request) -> Coordinator:
     """Return the coordinator that the application serves."""
     served: Coordinator = request.app.state.coordinator
     return served
+
+
+async def greeted(request: Request) -> None:
+    """Let only callers pass who speak this protocol, or who do not say. Raises WrongProtocol."""
+    spoken = request.headers.get(SPOKEN, str(PROTOCOL))
+    if spoken != str(PROTOCOL):
+        raise wrong_protocol(int(spoken) if spoken.isdecimal() else 0)
 
 
 def calling_device(request: Request) -> DeviceRecord:
@@ -44,20 +52,23 @@ def require_anyone(request: Request) -> None:
     here.identities.anyone(request.headers.get("authorization"), here.clock())
 
 
-async def body(request: Request, most: int) -> AsyncIterator[bytes]:
-    """Yield the body in pieces.
-
-    Raises TooLarge before more than `most` bytes are taken, TooSlow when the peer stalls.
-    """
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise BadRequest(f"a body with content-encoding {request.headers['content-encoding']!r}", "send it as it is")
-    length = request.headers.get("content-length", "0")
 def announced(request: Request) -> int:
     """Return how many bytes the body has, as its head says; 1 when it does not say."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isdecimal() and len(length) < 20 else 1
 
 
+async def body(request: Request, most: int) -> AsyncIterator[bytes]:
+    """Yield the body in pieces.
+
+    Raises TooLarge before more than `most` bytes are taken, TooSlow when the peer stalls, UnknownEncoding for a
+    compressed one, of which nothing is inflated.
+    """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise UnknownEncoding(
+            f"a body with content-encoding {request.headers['content-encoding'][:40]!r}", "send it as it is"
+        )
+    length = request.headers.get("content-length", "0")
     if not length.isdigit():
         raise BadRequest(f"content-length {length[:40]!r}", "send a number of bytes")
     if int(length) > most:
@@ -99,6 +110,15 @@ def _too_slow(received: int) -> TooSlow:
 async def message(request: Request, kind: type[T]) -> T:
     """Read the message in the body. Raises TooLarge, BadRequest naming the field that is wrong."""
     return decode(b"".join([piece async for piece in body(request, MAX_MESSAGE)]), kind)
+
+
+async def greeting(request: Request, kind: type[T]) -> T:
+    """Read a message that says which protocol it speaks. Raises WrongProtocol before it reads anything else of it."""
+    data = b"".join([piece async for piece in body(request, MAX_MESSAGE)])
+    spoken = decode(data, Greeting).protocol
+    if spoken != PROTOCOL:
+        raise wrong_protocol(spoken)
+    return decode(data, kind)
 
 
 def reply(content: object, held: float | None = None) -> Response:

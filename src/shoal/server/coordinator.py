@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import structlog
 
@@ -11,13 +11,34 @@ from shoal.algorithms import registry
 from shoal.core.errors import Conflict, Gone, NotFound, RefusedUpdate, ShoalError, from_code
 from shoal.core.task import TaskSpec
 from shoal.core.types import ModelVersion, Receipt
+from shoal.rounds.answers import repeated
 from shoal.rounds.effects import Accept, Assign, Effect, Extend, Refuse, Wait
-from shoal.rounds.events import Cancelled, CheckedIn, Published, Rejected, Released, Renewed, Reported
-from shoal.rounds.state import RETRY_AFTER, LeaseState
+from shoal.rounds.events import (
+    Cancelled,
+    CheckedIn,
+    Extended,
+    Late,
+    Paused,
+    Published,
+    Rejected,
+    Released,
+    Renewed,
+    Reported,
+    Resumed,
+)
+from shoal.rounds.fairness import Turns
+from shoal.rounds.record import RoundRecord
+from shoal.rounds.state import RETRY_AFTER, LeaseState, Phase
 from shoal.server.arrivals import Arrivals
 from shoal.server.auth import Identities
 from shoal.server.bell import Bell
+from shoal.server.housekeeping import Housekeeping
+from shoal.server.journal import Journal
+from shoal.server.limits import Limits
+from shoal.server.metrics import Metrics
+from shoal.server.retention import updates
 from shoal.server.running import RunningTask
+from shoal.server.space import UNMEASURED, Room
 from shoal.server.storage import Storage, TreeFile
 from shoal.server.verify import check_file, check_report
 from shoal.store.failpoints import reached
@@ -40,13 +61,26 @@ log = structlog.get_logger()
 class Coordinator:
     """All tasks of one home, on one event loop. `clock` tells the time in seconds since 1970."""
 
-    def __init__(self, store: Store, blobs: Blobs, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        clock: Callable[[], float] = time.time,
+        limits: Limits = Limits(),  # noqa: B008  (it is frozen)
+        measured: Callable[[], Room] = lambda: UNMEASURED,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.storage = Storage(store, blobs)
+        self.metrics = metrics or Metrics()
         self.identities = Identities.load(store)
         self.clock = clock
         self.bell = Bell()
         self.tasks: dict[str, RunningTask] = {}
         self.arrivals = Arrivals()
+        self._turns = Turns()
+        self.housekeeping = Housekeeping(
+            self.storage, self.tasks, self.arrivals, self.identities, clock, limits, measured
+        )
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -66,14 +100,17 @@ class Coordinator:
                 await self._sweeper
         for task in self.tasks.values():
             await task.close()
+        await self._keep_house(self.housekeeping.note())
         self.storage.store.close()
 
     def _running(self, stream: str) -> RunningTask:
-        return RunningTask(stream, self.storage, self.clock, self.bell.ring, self.forget)
+        journal = Journal(self.metrics, stream, stream.rpartition("-")[0])
+        return RunningTask(stream, self.storage, self.clock, self.bell.ring, self.forget, journal)
 
     async def _sweep(self) -> None:
         while True:
             ticked = [await self._tick(task) for task in list(self.tasks.values())]
+            await self._keep_house(self.housekeeping.tick())
             # what is due and failed is still due: without a pause it would be tried without end
             await self.bell.wait(self._until_next_timer() if all(ticked) else SWEEP_SECONDS)
 
@@ -84,6 +121,12 @@ class Coordinator:
             log.error("timer failed", task=task.task, problem=error.problem)
             return False
         return True
+
+    async def _keep_house(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except (ShoalError, OSError) as error:
+            log.error("housekeeping failed", problem=str(error))
 
     def _until_next_timer(self) -> float:
         timers = [timer for task in self.tasks.values() if (timer := task.next_timer()) is not None]
@@ -105,9 +148,14 @@ class Coordinator:
         """Begin a task. Raises Conflict when one of the same name still runs, NotFound for bytes not yet sent."""
         registry.aggregator(spec.aggregator)
         registry.server_optimizer(spec.server)
+        async with contextlib.AsyncExitStack() as kept:
+            for digest in sorted({spec.initial, spec.frozen, spec.golden} - {""}):
+                await kept.enter_async_context(self.arrivals.coming(digest))
+                self.housekeeping.present(digest)
+            return await self._begin(spec)
+
+    async def _begin(self, spec: TaskSpec) -> TaskStatus:
         check_file(await asyncio.to_thread(self.storage.tree, spec.initial), spec.travelling)
-        for digest in filter(None, (spec.frozen, spec.golden)):
-            self.storage.blobs.size(digest)
         same = [task for task in self.tasks.values() if task.state.spec.name == spec.name]
         if same and not same[-1].state.phase.over:
             raise Conflict(
@@ -125,21 +173,49 @@ class Coordinator:
         await task.handle(Cancelled(reason))
         return self.status(task)
 
+    async def pause(self, name: str) -> TaskStatus:
+        """Hand out no more work of a task, and let no time pass for its round."""
+        return await self._told(name, Paused())
+
+    async def resume(self, name: str) -> TaskStatus:
+        """Let a paused task go on."""
+        return await self._told(name, Resumed())
+
+    async def extend(self, name: str, rounds: int) -> TaskStatus:
+        """Let a task have `rounds` rounds altogether. Raises Conflict when it has as many already."""
+        state = self.task(name).state
+        if rounds < state.spec.rounds or rounds < state.round:
+            raise Conflict(f"task {name!r} has {state.spec.rounds} rounds, not fewer than {rounds}", "ask for more")
+        return await self._told(name, Extended(rounds))
+
+    async def _told(self, name: str, event: Paused | Resumed | Extended) -> TaskStatus:
+        task = self.task(name)
+        phase = task.state.phase
+        if phase.over and not (isinstance(event, Extended) and phase is Phase.FINISHED):
+            raise Conflict(f"task {task.task!r} is {phase}", "publish it again")
+        await task.handle(event)
+        self.bell.ring()
+        return self.status(task)
+
+    def rounds(self, name: str) -> list[RoundRecord]:
+        """Return what happened in each round of a task, the one in progress last."""
+        return self.task(name).state.records
+
     def status(self, task: RunningTask) -> TaskStatus:
         """Return where a task stands."""
         state = task.state
-        accepted = [device for device, lease in state.leases.items() if lease.state is LeaseState.ACCEPTED]
+        resting = state.paused is not None and not state.phase.over
         return TaskStatus(
             id=task.task,
             name=state.spec.name,
             kind=state.spec.kind,
-            phase=state.phase.value,
+            phase="paused" if resting else state.phase.value,
             round=state.round,
             rounds=state.spec.rounds,
             attempt=state.attempt,
-            reports=len(accepted),
+            reports=state.reports,
             goal=state.spec.plan.goal,
-            devices=tuple(sorted(state.leases)),
+            devices=tuple(sorted(d for d, lease in state.leases.items() if lease.state is not LeaseState.LATE)),
             reason=state.reason,
             latest=state.latest,
             refusals={device: lease.reason for device, lease in state.leases.items() if lease.state in REFUSED},
@@ -176,14 +252,11 @@ class Coordinator:
 
     async def _offer(self, device: DeviceRecord, request: CheckInRequest) -> CheckInReply:
         waits: list[Wait] = []
-        for task in list(self.tasks.values()):
-            spec = task.state.spec
-            fits = _fits(spec, request)
-            if not fits or task.state.phase.over:
-                continue
+        for task in self._fitting(device.name, request):
             for effect in await task.handle(CheckedIn(device.name)):
                 match effect:
                     case Assign(assignment, lease):
+                        self._turns.served(device.name, task.task)
                         reached("after_assign")
                         return CheckInReply(assignment, lease, 0.0, "", self.clock())
                     case Wait():
@@ -195,23 +268,54 @@ class Coordinator:
         soonest = min(waits, key=lambda wait: wait.retry_after)
         return self._nothing(soonest.retry_after, soonest.reason)
 
+    def _fitting(self, device: str, request: CheckInRequest) -> list[RunningTask]:
+        fitting = {
+            name: task
+            for name, task in self.tasks.items()
+            if not task.state.phase.over and _fits(task.state.spec, request)
+        }
+        # a device that has work already gets it again, whichever task is served next
+        held = [name for name, task in fitting.items() if _at_work(task, device)]
+        return [fitting[name] for name in (*held, *(t for t in self._turns.order(device, fitting) if t not in held))]
+
     def assigned(self, device: DeviceRecord, assignment: str) -> RunningTask:
         """Return the task that an assignment of this device belongs to. Raises Gone when no task knows it now."""
         for task in self.tasks.values():
-            lease = task.state.leases.get(device.name)
-            if (lease is not None and lease.assignment.id == assignment) or assignment in task.state.receipts:
+            if task.state.remembers(assignment, device.name):
+                return task
+        for task in self.tasks.values():
+            if self.storage.store.accepted(task.task, assignment, device.name) is not None:
                 return task
         raise Gone(f"assignment {assignment} is not open for {device.name!r}", "drop it and check in again")
 
-    def _accepted(self, digest: str) -> bool:
-        leases = (lease for task in self.tasks.values() for lease in task.state.leases.values())
-        return any(lease.digest == digest for lease in leases)
+    async def expected(self, device: DeviceRecord, assignment: str) -> tuple[RunningTask, Receipt | None]:
+        """Return the task that a report is for, and the receipt if it was accepted before.
+
+        Raises Gone, before a byte of the update is read, when its round takes it no more.
+        """
+        task = self.assigned(device, assignment)
+        await task.tick()
+        if task.state.expects(assignment, device.name, self.clock()):
+            return task, None
+        given = task.state.receipt(assignment)
+        given = given or self.storage.store.accepted(task.task, assignment, device.name)
+        if given is None:
+            raise await self._late(task, device, assignment)
+        return task, given
+
+    async def _late(self, task: RunningTask, device: DeviceRecord, assignment: str) -> Gone:
+        await task.handle(Late(assignment, device.name))
+        return Gone(
+            f"assignment {assignment} has no place in round {task.state.round} of {task.task}",
+            "drop it and check in again",
+        )
 
     async def forget(self, digests: tuple[str, ...], *, own: int = 0) -> None:
         """Remove the bytes of updates that no open round counts and no report brings (but the caller's `own`)."""
         if any(task.stopped for task in self.tasks.values()):
             return  # another coordinator may count these bytes
-        unused = tuple(d for d in digests if self.arrivals.count(d) <= own and not self._accepted(d))
+        held = {digest for task in self.tasks.values() for digest in updates(task.state)}
+        unused = tuple(d for d in digests if self.arrivals.count(d) <= own and d not in held)
         async with self.arrivals.going(unused):
             await asyncio.to_thread(self.storage.forget, unused)
 
@@ -222,8 +326,8 @@ class Coordinator:
 
         Raises RefusedUpdate, Gone, or Conflict with the receipt of the first report.
         """
-        task = self.assigned(device, assignment)
-        if assignment not in task.state.receipts:
+        task, given = await self.expected(device, assignment)
+        if given is None:
             try:
                 await _verify(task.state.spec, head, file)
             except RefusedUpdate as error:
@@ -233,9 +337,21 @@ class Coordinator:
         event = Reported(
             assignment, device.name, head.digest, head.size, head.weight, dict(head.metrics), head.costs, head.origin
         )
+        if given is not None and task.state.receipt(assignment) is None:
+            return _receipt([repeated(given, event)])
         effects = await task.handle(event, {head.digest: inline} if inline is not None else None)
         reached("after_accept")
+        if any(isinstance(effect, Refuse) and effect.code == Gone.code for effect in effects):
+            raise await self._late(task, device, assignment)
         return _receipt(effects)
+
+    async def dismiss(self, device: DeviceRecord, reason: str) -> None:
+        """Let a device go: its places are free at once, and it is revoked."""
+        self.identities.leave(device, self.clock())
+        for task in self.tasks.values():
+            lease = task.state.leases.get(device.name)
+            if lease is not None and lease.state is LeaseState.OFFERED:
+                await task.handle(Released(lease.assignment.id, device.name, reason))
 
     async def renew(self, device: DeviceRecord, assignment: str) -> float:
         """Extend a lease and return until when."""
@@ -255,7 +371,11 @@ class Coordinator:
         with contextlib.suppress(Gone):
             task = self.assigned(device, assignment)
             await task.handle(Released(assignment, device.name, reason[:500]))
-            log.info("released", task=task.task, device=device.name, reason=reason[:500])
+
+
+def _at_work(task: RunningTask, device: str) -> bool:
+    lease = task.state.leases.get(device)
+    return lease is not None and lease.state is LeaseState.OFFERED
 
 
 def _fits(spec: TaskSpec, request: CheckInRequest) -> bool:

@@ -8,10 +8,12 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from shoal.algorithms import registry
+from shoal.algorithms.buffered import damped
 from shoal.algorithms.optimizer import ServerOptimizer
 from shoal.algorithms.strategy import advance, trainable
 from shoal.core.task import ArraySpec, TaskSpec
@@ -19,6 +21,7 @@ from shoal.core.tree import WRITE_BYTES, Tree, header
 from shoal.core.types import Update
 from shoal.rounds.effects import Contribution, Fold
 from shoal.server.storage import Slices, Storage, TreeFile, blocks
+from shoal.store.durable import storage_full
 from shoal.store.failpoints import reached
 from shoal.store.store import Blobs
 
@@ -34,20 +37,23 @@ class Folded:
 def fold(spec: TaskSpec, work: Fold, storage: Storage) -> Folded:
     """Combine the updates of a round with its base version; both results are durable when this returns.
 
-    Raises NotFinite when the result is no model, NotFound when bytes are missing, StorageFull.
+    Raises NotFinite when the result is no model, NotFound when bytes are missing, CorruptStore when they are
+    not those that were written, StorageFull.
     """
     arrays = spec.travelling
-    base = storage.tree(work.base.digest)
-    updates = [(given, storage.tree(given.digest)) for given in work.contributions]
+    base = storage.checked(work.base.digest)
+    start = storage.checked(work.start) if work.start else None
+    updates = [(given, storage.checked(given.digest)) for given in work.contributions]
     server = registry.server_optimizer(spec.server)
-    checkpoint = storage.tree(work.base.checkpoint) if work.base.checkpoint else None
+    checkpoint = storage.checked(work.base.checkpoint) if work.base.checkpoint else None
     model = storage.blobs.writer("published")
     try:
         model.write(header({name: (array.dtype, array.shape) for name, array in arrays.items()}))
         with _Checkpoint(server, arrays) as kept:
             for group in blocks(arrays):
+                params = _cut(base, group)
                 delta = _combine(spec, group, updates)
-                params = {name: base.slice(name, start, stop) for name, start, stop in group}
+                delta = damped(arrays, delta, work.share, _cut(start, group) if start else None, params)
                 state = _state(server, params, arrays, group, checkpoint)
                 moved, state = advance(arrays, params, delta, server, state)
                 for name, _, _ in group:
@@ -57,10 +63,16 @@ def fold(spec: TaskSpec, work: Fold, storage: Storage) -> Folded:
             digest = kept.commit(storage.blobs)
         reached("before_model")
         folded = Folded(model.commit(), digest)
+        for made in filter(None, (folded.digest, folded.checkpoint)):
+            storage.written(made)
         reached("after_model")
         return folded
     finally:
         model.abort()
+
+
+def _cut(tree: TreeFile, group: Slices) -> Tree:
+    return {name: tree.slice(name, start, stop) for name, start, stop in group}
 
 
 def _combine(spec: TaskSpec, group: Slices, updates: list[tuple[Contribution, TreeFile]]) -> Tree:
@@ -112,12 +124,20 @@ class _Checkpoint:
         starts = {name: start for name, start, _ in group}
         for key, array in state.items():
             offset = self._starts[key] + starts[key.partition("/")[2]] * array.dtype.itemsize
-            os.pwrite(self._file.fileno(), np.ascontiguousarray(array).tobytes(), offset)
+            self._put(np.ascontiguousarray(array).tobytes(), offset)
+
+    def _put(self, data: bytes, offset: int) -> None:
+        try:
+            while data:
+                written = os.pwrite(self._file.fileno(), data, offset)
+                data, offset = data[written:], offset + written
+        except OSError as error:
+            raise storage_full(Path(tempfile.gettempdir()), error) from error
 
     def commit(self, blobs: Blobs) -> str:
         if not self._starts:
             return ""
-        os.pwrite(self._file.fileno(), self._header, 0)
+        self._put(self._header, 0)
         writer = blobs.writer("published")
         try:
             self._file.seek(0)

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from shoal.core.tree import WRITE_BYTES
 from shoal.store.failpoints import reached
 from shoal.store.store import Blobs, Namespace
 from shoal.wire.messages import BlobReply
+
+TOGETHER = 1 << 19
+"""Bytes that are gathered before they are written and hashed; each upload under way holds about twice as many."""
 
 
 async def receive(blobs: Blobs, namespace: Namespace, pieces: AsyncIterator[bytes], first: bytes = b"") -> BlobReply:
@@ -17,13 +19,13 @@ async def receive(blobs: Blobs, namespace: Namespace, pieces: AsyncIterator[byte
     try:
         async for piece in pieces:
             buffer += piece
-            if len(buffer) >= WRITE_BYTES:
-                size += len(buffer)
-                await asyncio.to_thread(writer.write, bytes(buffer))
-                buffer.clear()
+            if len(buffer) >= TOGETHER:
+                full, buffer = buffer, bytearray()
+                size += len(full)
+                await asyncio.to_thread(writer.write, memoryview(full))
             reached("mid_upload")
         size += len(buffer)
-        await asyncio.to_thread(writer.write, bytes(buffer))
+        await asyncio.to_thread(writer.write, memoryview(buffer))
         return BlobReply(await asyncio.to_thread(writer.commit), size)
     finally:
         writer.abort()

@@ -7,8 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from shoal.core.errors import BadRequest, TooLarge
 from shoal.core.types import Receipt
-from shoal.server.auth import wrong_protocol
-from shoal.server.calls import body, calling_device, coordinator, gives, message, reply, require, takes
+from shoal.server.calls import body, calling_device, coordinator, gives, greeting, message, reply, require, takes
 from shoal.server.coordinator import INLINE_BYTES, Coordinator
 from shoal.server.receive import receive
 from shoal.server.storage import open_bytes
@@ -17,7 +16,6 @@ from shoal.store.failpoints import reached
 from shoal.store.store import DeviceRecord
 from shoal.wire.codec import MAX_HEAD, head_length, read_head
 from shoal.wire.messages import (
-    PROTOCOL,
     CheckInReply,
     CheckInRequest,
     DeviceStatus,
@@ -35,7 +33,7 @@ router = APIRouter(tags=["devices"])
 async def enrol(request: Request) -> Response:
     """Enrol a device with an enrolment token: binds its name to its public key."""
     here = coordinator(request)
-    asked = await message(request, EnrolRequest)
+    asked = await greeting(request, EnrolRequest)
     enrolled = here.identities.enrol(request.headers.get("authorization"), asked, here.clock())
     reached("after_enrol")
     return reply(enrolled)
@@ -48,14 +46,24 @@ async def devices(request: Request) -> Response:
     return reply(coordinator(request).identities.statuses())
 
 
+@router.delete("/v1/devices/me", responses=gives(ReleaseRequest))
+async def leave(request: Request) -> Response:
+    """Let the calling device go: what it works on is given back, and no later call of it is answered."""
+    device = calling_device(request)
+    here = coordinator(request)
+    gone = ReleaseRequest("the device left")
+    await here.dismiss(device, gone.reason)
+    return reply(gone)
+
+
 @router.post("/v1/checkin", openapi_extra=takes(CheckInRequest), responses=gives(CheckInReply))
 async def check_in(request: Request) -> Response:
     """Offer to work: the answer is an assignment (the same one again on a repeat), or when to come back."""
     device = calling_device(request)
-    asked = await message(request, CheckInRequest)
-    if asked.protocol != PROTOCOL:
-        raise wrong_protocol(asked.protocol)
-    answer, held = await coordinator(request).check_in(device, asked)
+    asked = await greeting(request, CheckInRequest)
+    here = coordinator(request)
+    answer, held = await here.check_in(device, asked)
+    here.metrics.check_ins.labels("waiting" if answer.assignment is None else "assigned").inc()
     return reply(answer, held)
 
 
@@ -85,16 +93,22 @@ async def report(request: Request, assignment: str) -> Response:
     """Report an update: 4 bytes length, a ReportHead in JSON, then the arrays as safetensors."""
     device = calling_device(request)
     here = coordinator(request)
-    spec = here.assigned(device, assignment).state.spec
-    pieces = body(request, 4 + MAX_HEAD + largest_report(spec))
-    head, rest = await _read_head(pieces)
-    if head.size > largest_report(spec):
-        raise TooLarge(f"an update of {head.size} bytes", f"the task's arrays take {largest_report(spec)}")
-    async with here.arrivals.coming(head.digest):
-        if head.size <= INLINE_BYTES:
-            receipt = await _small(here, device, assignment, head, rest, pieces)
-        else:
-            receipt = await _large(here, device, assignment, head, rest, pieces)
+    with here.metrics.reporting(""):
+        spec = here.assigned(device, assignment).state.spec
+    with here.metrics.reporting(spec.name):
+        _, given = await here.expected(device, assignment)
+        most = largest_report(spec)
+        pieces = body(request, 4 + MAX_HEAD + most)
+        head, rest = await _read_head(pieces)
+        if head.size > most:
+            raise TooLarge(f"an update of {head.size} bytes", f"the task's arrays take {most}")
+        async with here.housekeeping.taking(0 if given else head.size), here.arrivals.coming(head.digest):
+            if head.size <= INLINE_BYTES:
+                receipt = await _small(here, device, assignment, head, rest, pieces)
+            else:
+                receipt = await _large(here, device, assignment, head, rest, pieces)
+    if given is not None:
+        here.metrics.reports.labels(spec.name, "repeated", "").inc()
     reached("before_ack")
     return reply(receipt)
 
@@ -141,6 +155,7 @@ async def _large(
     reached("after_blob")
     try:
         _check_arrived(head, received.size, received.digest)
+        here.storage.written(received.digest)
         return await here.report(device, assignment, head, here.storage.tree(received.digest), None)
     finally:
         await here.forget((received.digest,), own=int(received.digest == head.digest))

@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request, Response
 
 from shoal.core.task import TaskSpec
+from shoal.rounds.record import RoundRecord
 from shoal.server.calls import coordinator, gives, message, reply, require, require_anyone, takes
-from shoal.wire.messages import CancelRequest, TaskStatus, VersionsReply
+from shoal.wire.messages import CancelRequest, ExtendRequest, LatestReply, TaskStatus, VersionsReply
 
 router = APIRouter(tags=["tasks"])
 
@@ -39,6 +40,14 @@ async def status(request: Request, task: str) -> Response:
     return reply(here.status(here.task(task)))
 
 
+@router.get("/v1/tasks/{task}/latest", responses=gives(LatestReply))
+async def latest(request: Request, task: str) -> Response:
+    """Return the newest version, which devices use between rounds; {task} is an id or a name."""
+    require_anyone(request)
+    running = coordinator(request).task(task)
+    return reply(LatestReply(running.task, running.state.latest))
+
+
 @router.get("/v1/tasks/{task}/versions", responses=gives(VersionsReply))
 async def versions(request: Request, task: str, after: int = -1, wait: float = 0.0) -> Response:
     """Return the versions after a number; held up to `wait` seconds until there is one or the task is over."""
@@ -53,3 +62,32 @@ async def cancel(request: Request, task: str) -> Response:
     require(request, "publish")
     asked = await message(request, CancelRequest)
     return reply(await coordinator(request).cancel(task, asked.reason))
+
+
+@router.post("/v1/tasks/{task}/pause", responses=gives(TaskStatus))
+async def pause(request: Request, task: str) -> Response:
+    """Hand out no more work; what is under way may still be reported."""
+    require(request, "publish")
+    return reply(await coordinator(request).pause(task))
+
+
+@router.post("/v1/tasks/{task}/resume", responses=gives(TaskStatus))
+async def resume(request: Request, task: str) -> Response:
+    """Go on with a paused task, as if no time had passed."""
+    require(request, "publish")
+    return reply(await coordinator(request).resume(task))
+
+
+@router.post("/v1/tasks/{task}/extend", openapi_extra=takes(ExtendRequest), responses=gives(TaskStatus))
+async def extend(request: Request, task: str) -> Response:
+    """Let a task have so many rounds altogether, also after it finished."""
+    require(request, "publish")
+    asked = await message(request, ExtendRequest)
+    return reply(await coordinator(request).extend(task, asked.rounds))
+
+
+@router.get("/v1/tasks/{task}/rounds", responses=gives(RoundRecord, many=True))
+async def rounds(request: Request, task: str) -> Response:
+    """Return what happened in each round: who was selected, dropped, late or refused and why, bytes and seconds."""
+    require(request, "read")
+    return reply(coordinator(request).rounds(task))

@@ -1,17 +1,19 @@
 """One task as the coordinator runs it: its state, the stream that makes it durable, and its effects."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 
 import structlog
 
 from shoal.core.errors import ShoalError, StorageFull, StoreError, Superseded, Unavailable
-from shoal.rounds.effects import Discard, Effect, Fold, Publish
+from shoal.rounds.effects import Discard, Effect, Fold
 from shoal.rounds.events import Committed, Event, Failed, Published, Recorded, Ticked
 from shoal.rounds.replay import replay
 from shoal.rounds.state import TaskState
 from shoal.server.fold import fold
+from shoal.server.journal import Journal
 from shoal.server.storage import Storage
 from shoal.store.events import decode_state, encode_state
 from shoal.store.failpoints import reached
@@ -40,12 +42,14 @@ class RunningTask:
         clock: Callable[[], float],
         changed: Callable[[], None],
         forget: Callable[[tuple[str, ...]], Awaitable[None]],
+        journal: Journal,
     ) -> None:
         self.task = task
         self._storage = storage
         self._clock = clock
         self._changed = changed
         self._forget = forget
+        self._journal = journal
         self._epoch = storage.store.lead(task)
         self._tail: Future[int] | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -77,13 +81,15 @@ class RunningTask:
         """Take one event; return its effects once they are durable. `inline` holds an update's bytes by digest."""
         self.check()
         now = self._clock()
-        before = self.state.changes
+        before, round_ = self.state.changes, self.state.round
         effects = self.state.handle(event, now)
-        if self.state.changes != before:
+        changed = self.state.changes != before
+        if changed:
             await self._append(event, now, inline or {})
             self._carry_out(effects)
         elif self._tail is not None and not self._tail.done():
             await asyncio.wrap_future(self._tail)
+        self._journal.happened(round_, event, effects, changed)
         return effects
 
     @property
@@ -124,8 +130,6 @@ class RunningTask:
                     self._start(self._fold(effect, pause))
                 case Discard(digests):
                     self._start(self._discard(digests))
-                case Publish(version):
-                    log.info("published", task=self.task, round=version.number, digest=version.digest)
                 case _:
                     pass
         if effects:
@@ -144,7 +148,9 @@ class RunningTask:
 
     async def _fold(self, work: Fold, pause: float) -> None:
         await asyncio.sleep(pause)
+        started = time.perf_counter()
         outcome = await self._outcome(work)
+        folded = time.perf_counter()
         reached("before_version")
         try:
             await self.handle(outcome)
@@ -152,6 +158,7 @@ class RunningTask:
             # the state was read again, with its fold still to do: that is taken up after a while
             log.error("round not kept", task=self.task, round=work.round, problem=error.problem)
             return
+        self._journal.combined(folded - started, time.perf_counter() - started)
         reached("after_version")
 
     async def _outcome(self, work: Fold) -> Committed | Failed:
@@ -187,8 +194,7 @@ class RunningTask:
 
     async def tick(self) -> None:
         """Let the time pass, if something is due."""
-        timer = self.next_timer()
-        if timer is not None and timer <= self._clock():
+        if not self._broken and self.state.due(self._clock()):
             await self.handle(Ticked())
 
     def next_timer(self) -> float | None:

@@ -1,5 +1,6 @@
 """Running a coordinator from a folder: its home."""
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -9,11 +10,16 @@ from types import FrameType
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from shoal.core.errors import ConfigurationError
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
+from shoal.server.home import BLOBS, DATABASE, sharing
+from shoal.server.limits import Limits
+from shoal.server.metrics import Metrics
 from shoal.server.page import open_to_browsers
+from shoal.server.space import measure
 from shoal.store import failpoints
 from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
@@ -46,10 +52,17 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def open_coordinator(home: Path) -> Coordinator:
+def open_coordinator(home: Path, limits: Limits = Limits()) -> Coordinator:  # noqa: B008  (it is frozen)
     """Open the store and the blobs of a home, which is made when it is not there."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Coordinator(SqlStore(home / "shoal.db"), FolderBlobs(home / "blobs"))
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        metrics = Metrics()
+        store, blobs = SqlStore(home / DATABASE, metrics.appended), FolderBlobs(home / BLOBS)
+        return Coordinator(store, blobs, limits=limits, measured=lambda: measure(home), metrics=metrics)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{home} cannot be a coordinator's home: {error.strerror}", "give a folder that you may write to"
+        ) from error
 
 
 def serve(
@@ -60,17 +73,29 @@ def serve(
     announce: Callable[[Announcement], None],
     page: Path | None = None,
     origins: Sequence[str] = (),
+    limits: Limits = Limits(),  # noqa: B008  (it is frozen)
+    metrics_public: bool = False,
 ) -> None:
     """Serve a home until SIGTERM or SIGINT. Port 0 takes a free one.
 
     `page` is a folder for browsers, `origins` are those whose pages may call. Raises ConfigurationError when the port
-    is taken or one of these is wrong, NewerDatabase, CorruptStore.
+    is taken, one of these is wrong or the home is being migrated, NewerDatabase, OlderDatabase, CorruptStore.
     """
     failpoints.arm(os.environ.get(failpoints.VARIABLE))
-    listener = _listen(host, port)
-    coordinator = open_coordinator(home)
-    app = build_app(coordinator)
-    open_to_browsers(app, page, origins)  # may fail, so before the tokens are made: they are shown only once
+    with _listen(host, port) as listener, sharing(home):
+        coordinator = open_coordinator(home, limits)
+        app = build_app(coordinator, metrics_public=metrics_public)
+        open_to_browsers(app, page, origins)  # may fail, so before the tokens are made: they are shown only once
+        _run(app, coordinator, listener, home, announce)
+
+
+def _run(
+    app: FastAPI,
+    coordinator: Coordinator,
+    listener: socket.socket,
+    home: Path,
+    announce: Callable[[Announcement], None],
+) -> None:
     first = not coordinator.identities.tokens
     now = coordinator.clock()
     address = listener.getsockname()
@@ -102,8 +127,17 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port} ({error.strerror})", "choose another --port, or stop what uses it"
-        ) from error
+        raise _no_address(host, port, error) from error
     listener.listen(BACKLOG)
     return listener
+
+
+def _no_address(host: str, port: int, error: OSError) -> ConfigurationError:
+    problem = f"cannot listen on {host}:{port} ({error.strerror})"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return ConfigurationError(problem, "choose another --port, or stop what uses it")
+        case errno.EACCES:
+            return ConfigurationError(problem, "choose a --port from 1024 on, or get the right to use this one")
+        case _:
+            return ConfigurationError(problem, "give a --host that is an address of this machine, such as 0.0.0.0")

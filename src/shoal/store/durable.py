@@ -18,8 +18,9 @@ def write_durably(path: Path, pieces: Iterable[bytes | memoryview], mode: int = 
         _write(partial, pieces, mode)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise storage_full(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from shoal.core.errors import ShoalError, StoreError
+from shoal.core.types import Receipt
 from shoal.rounds.events import Recorded, Reported
 from shoal.store.rules import (
     check_head,
@@ -26,7 +27,7 @@ from shoal.store.store import DeviceRecord, Entry, Namespace, Stored, TokenRecor
 class _Stream:
     epoch: int = 0
     events: list[Recorded] = field(default_factory=list[Recorded])
-    accepted: set[str] = field(default_factory=set[str])
+    accepted: dict[str, tuple[str, Receipt]] = field(default_factory=dict[str, tuple[str, Receipt]])
     rounds: set[int] = field(default_factory=set[int])
     snapshot: tuple[int, bytes] | None = None
 
@@ -71,14 +72,16 @@ class MemoryStore:
                 raise StoreError("the store is closed", "open it again")
             stream = self._streams.get(entry.stream, _Stream())
             check_head(entry, len(stream.events), stream.epoch)
-            check_once(entry.stream, entry.events, stream.accepted, stream.rounds)
+            check_once(entry.stream, entry.events, stream.accepted.keys(), stream.rounds)
             if entry.events and not stream.events:
                 self._order.append(entry.stream)
             self._streams[entry.stream] = stream
             stream.events.extend(entry.events)
-            accepted, rounds = once(entry.events)
-            stream.accepted.update(accepted)
-            stream.rounds.update(rounds)
+            for record in entry.events:
+                if isinstance(event := record.event, Reported):
+                    receipt = Receipt(event.assignment, event.digest, record.at)
+                    stream.accepted[event.assignment] = (event.device, receipt)
+            stream.rounds.update(once(entry.events)[1])
             self._inline.update(entry.inline)
             return len(stream.events)
 
@@ -110,6 +113,12 @@ class MemoryStore:
         """Return the bytes of a small update, or None."""
         with self._lock:
             return self._inline.get(digest)
+
+    def accepted(self, stream: str, assignment: str, device: str) -> Receipt | None:
+        """Return the receipt of an update that a stream accepted, or None."""
+        with self._lock:
+            known = self._streams.get(stream, _Stream()).accepted.get(assignment)
+        return known[1] if known is not None and known[0] == device else None
 
     def discard(self, digests: Sequence[str]) -> None:
         """Forget the bytes of small updates; unknown digests are ignored."""

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from shoal.core.types import Receipt
 from shoal.store import tables
 from shoal.store.failpoints import reached
 from shoal.store.rules import check_snapshot, device_conflict, no_device, renewed, token_conflict
@@ -72,6 +73,14 @@ def inline(connection: Connection, digest: str) -> bytes | None:
     return connection.execute(
         select(tables.inline.c.bytes).where(tables.inline.c.digest == digest)
     ).scalar_one_or_none()
+
+
+def accepted(connection: Connection, stream: str, assignment: str, device: str) -> Receipt | None:
+    """Return the receipt of an update of a device that a stream accepted, or None."""
+    table = tables.accepted
+    here = (table.c.stream == stream) & (table.c.assignment == assignment) & (table.c.device == device)
+    found = connection.execute(select(table.c.digest, table.c.at).where(here)).one_or_none()
+    return None if found is None else Receipt(assignment, found.digest, found.at)
 
 
 def discard(connection: Connection, digests: Sequence[str]) -> None:

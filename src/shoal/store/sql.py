@@ -16,6 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from shoal.core.errors import ConfigurationError, CorruptStore, StorageFull, StoreError
+from shoal.core.types import Receipt
 from shoal.rounds.events import Recorded
 from shoal.store import rows, schema
 from shoal.store.appending import Append
@@ -91,6 +92,10 @@ class SqlStore:
     def inline(self, digest: str) -> bytes | None:
         """Return the bytes of a small update, or None."""
         return self._read(lambda connection: rows.inline(connection, digest))
+
+    def accepted(self, stream: str, assignment: str, device: str) -> Receipt | None:
+        """Return the receipt of an update that a stream accepted, or None."""
+        return self._read(lambda connection: rows.accepted(connection, stream, assignment, device))
 
     def discard(self, digests: Sequence[str]) -> None:
         """Forget the bytes of small updates; unknown digests are ignored."""

@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+from shoal.core.types import Receipt
 from shoal.rounds.events import Recorded
 
 PersonRole: TypeAlias = Literal["admin", "researcher", "owner", "viewer"]
@@ -97,6 +98,10 @@ class Store(Protocol):
 
     def inline(self, digest: str) -> bytes | None:
         """Return the bytes of a small update that came with an event, or None."""
+        ...
+
+    def accepted(self, stream: str, assignment: str, device: str) -> Receipt | None:
+        """Return the receipt of an update of this device that a stream accepted, however long ago, or None."""
         ...
 
     def discard(self, digests: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from shoal.algorithms import registry, statistics
+from shoal.algorithms.buffered import damped
 from shoal.algorithms.strategy import advance, trainable
 from shoal.core.errors import Abandoned
 from shoal.core.task import TaskSpec, weight_units
@@ -72,11 +73,13 @@ class _Run:
     initial: Tree
     now: float = 0.0
     trees: list[Tree] = field(init=False)
+    numbers: dict[str, int] = field(init=False)
     updates: dict[str, Update] = field(default_factory=dict[str, Update])
 
     def __post_init__(self) -> None:
         spec = self.state.spec
         self.trees = [self.initial]
+        self.numbers = {spec.initial: 0}
         self.aggregator = registry.aggregator(spec.aggregator)
         self.server = registry.server_optimizer(spec.server)
         self.memory = self.server.init(trainable(spec.travelling, self.initial))
@@ -102,7 +105,7 @@ class _Run:
                 pass
 
     def _report(self, assignment: Assignment) -> None:
-        update = self.work(assignment, self.trees[-1])
+        update = self.work(assignment, self.trees[self.numbers[assignment.version]])
         flat = {f"{tree}/{name}": array for tree, arrays in update.trees.items() for name, array in arrays.items()}
         self.updates[assignment.id] = update
         size = sum(array.nbytes for array in flat.values())
@@ -114,7 +117,11 @@ class _Run:
         total = self.aggregator.init(spec)
         for contribution in fold.contributions:
             total = self.aggregator.add(total, self.updates.pop(contribution.assignment))
+        start = self.trees[self.numbers[fold.start]] if fold.start else None
         delta = self.aggregator.finish(total)["delta"]
+        delta = damped(spec.travelling, delta, fold.share, start, self.trees[-1])
         params, self.memory = advance(spec.travelling, self.trees[-1], delta, self.server, self.memory)
+        made = digest(params)
+        self.numbers[made] = len(self.trees)
         self.trees.append(params)
-        self.take(Committed(fold.round, fold.attempt, digest(params), digest(self.memory)))
+        self.take(Committed(fold.round, fold.attempt, made, digest(self.memory)))

@@ -10,19 +10,23 @@ from typing import TypeAlias
 from shoal.core.errors import Conflict, NotFound, ShoalError, StoreError, StreamConflict
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, Bounds, Component, LocalPlan, OptimizerSpec, RoundPlan, TaskSpec
-from shoal.core.types import Costs
+from shoal.core.types import Costs, Receipt
 from shoal.rounds.events import (
     Cancelled,
     CheckedIn,
     Committed,
     Event,
+    Extended,
     Failed,
+    Late,
+    Paused,
     Published,
     Recorded,
     Rejected,
     Released,
     Renewed,
     Reported,
+    Resumed,
     Ticked,
 )
 from shoal.store.store import Blobs, DeviceRecord, Entry, Namespace, Store, TokenRecord
@@ -56,6 +60,10 @@ EVENTS: Sequence[Event] = (
     Committed(1, 1, "2" * 64, "3" * 64),
     Failed(2, 1, "no space left"),
     Cancelled("enough"),
+    Late("a3", "carl"),
+    Paused(),
+    Resumed(),
+    Extended(9),
     Ticked(),
 )
 
@@ -67,6 +75,7 @@ def store_laws(make_store: Callable[[], Store], reopen: Reopen | None = None) ->
       first events.
     - An append is all or nothing: one that does not start at the stream's end, is not its leader's, or would count an
       assignment or a round twice raises StreamConflict and leaves neither events nor bytes.
+    - The receipt of an accepted update is found for ever, by its stream, its assignment and its device only.
     - Whoever leads a stream last is the only one to append to it.
     - Bytes of small updates are there with their events, and gone when discarded.
     - The newest snapshot is kept, and none that its stream does not reach.
@@ -81,6 +90,7 @@ def store_laws(make_store: Callable[[], Store], reopen: Reopen | None = None) ->
         _streams_have_an_order,
         _conflicts_leave_nothing,
         _nothing_counts_twice,
+        _receipts_are_found_again,
         _the_last_leader_writes,
         _bytes_come_with_events,
         _the_newest_snapshot_stays,
@@ -180,6 +190,18 @@ def _nothing_counts_twice(store: Store) -> None:
         store, Entry("a", twice[:1] + _records([Committed(1, 2, "", "")]), end, epoch), "committing round 1 again"
     )
     _begin(store, "b", [again, Committed(1, 1, "7" * 64, "")])
+
+
+def _receipts_are_found_again(store: Store) -> None:
+    stream = "receipts"
+    _begin(store, stream)
+    known = next(event for event in EVENTS if isinstance(event, Reported))
+    at = _records(EVENTS)[EVENTS.index(known)].at
+    given = store.accepted(stream, known.assignment, known.device)
+    _hold(given == Receipt(known.assignment, known.digest, at), f"an accepted update has the receipt {given}")
+    _hold(store.accepted(stream, known.assignment, "mallory") is None, "another device finds a receipt")
+    _hold(store.accepted(stream, "a2", "bob") is None, "an update that was not accepted has a receipt")
+    _hold(store.accepted("another", known.assignment, known.device) is None, "another stream has a receipt")
 
 
 def _the_last_leader_writes(store: Store) -> None:

@@ -13,6 +13,7 @@ from shoal.algorithms.registry import component
 from shoal.algorithms.strategy import Strategy
 from shoal.core.errors import CodeMismatch, NotFinite, TaskError
 from shoal.core.origin import Origin
+from shoal.core.plan import EarlyStop
 from shoal.core.roles import Role
 from shoal.core.seeds import derive
 from shoal.core.task import Bounds, LocalPlan, RoundPlan, TaskSpec
@@ -74,15 +75,20 @@ class CompiledTask:
     golden: Tree
 
 
-def compile_task(task: Task, *, rounds: int, plan: RoundPlan, seed: int = 0) -> CompiledTask:
+def compile_task(
+    task: Task, *, rounds: int, plan: RoundPlan, seed: int = 0, stop: EarlyStop | None = None
+) -> CompiledTask:
     """Try a task on its example and return its plain-data form.
 
-    `bounds.max_updates` becomes the power of two that `plan.goal` needs, which leaves most bits to the sums.
+    `bounds.max_updates` becomes the power of two that `plan.goal` needs, which leaves most bits to the sums. A
+    strategy with buffered rounds makes the plan buffered; its goal is then the size of the buffer.
+
     Raises TaskError (BroadcastingLoss, UnsupportedArray, NotFinite, ...) when it cannot be trained as it is, and
     ConfigurationError for an unknown optimizer or option, SchemaMismatch when example or test rows are not what
     `ranges` declares.
     """
     task = started(task)
+    plan = plan if task.strategy.buffered is None else replace(plan, buffered=task.strategy.buffered)
     arrays = describe(task.model, task.roles)
     initial = read_arrays(task.model, (name for name, spec in arrays.items() if spec.role.travels))
     if not any(spec.role is Role.TRAINABLE for spec in arrays.values()):
@@ -105,6 +111,7 @@ def compile_task(task: Task, *, rounds: int, plan: RoundPlan, seed: int = 0) -> 
         golden=digest(golden),
         schema=schema,
         origin=Origin(code=code_digest(task), environment=environment()),
+        stop=stop,
     )
     return CompiledTask(spec, initial, frozen, golden)
 

@@ -1,0 +1,45 @@
+"""What a device is given or told: its assignment, and the answers that depend on nothing else."""
+
+import hashlib
+
+from shoal.core.seeds import derive
+from shoal.core.types import Assignment, Receipt
+from shoal.rounds.effects import Accept, Refuse
+from shoal.rounds.events import Reported
+
+
+def assignment_of(
+    task: str, seed: int, place: tuple[int, int, str], version: str, deadline: float, turn: int = 0
+) -> Assignment:
+    """Return a device's part in a round: `place` is (round, attempt, device).
+
+    `turn` counts the parts that the device had before in a buffered round. Each has a seed of its own: the same work
+    twice would count the same change twice.
+    """
+    number, attempt, device = place
+    turns = (turn,) if turn else ()
+    identity = "/".join(map(str, (task, *place, *turns)))
+    return Assignment(
+        id=hashlib.sha256(identity.encode()).hexdigest()[:24],
+        task=task,
+        round=number,
+        attempt=attempt,
+        device=device,
+        version=version,
+        seed=derive(seed, number, device, *turns),
+        deadline=deadline,
+    )
+
+
+def repeated(given: Receipt, event: Reported) -> Accept | Refuse:
+    """Answer a report of an assignment that has its receipt: the same one, unless the update is another."""
+    if given.digest == event.digest:
+        return Accept(given)
+    problem = f"assignment {event.assignment} was reported with digest {given.digest}, not {event.digest}"
+    return Refuse(event.assignment, "conflict", problem, "keep the receipt of the first report", given)
+
+
+def gone(assignment: str, number: int) -> Refuse:
+    """Answer a message about an assignment that is not open."""
+    problem = f"assignment {assignment} has no place in round {number}"
+    return Refuse(assignment, "gone", problem, "drop it and check in again")

@@ -1,0 +1,47 @@
+"""What people say to a task while it runs: pause, resume, extend."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from shoal.rounds import course
+from shoal.rounds.effects import Effect, Open
+from shoal.rounds.phase import Phase
+
+if TYPE_CHECKING:  # a state hands its events to these functions
+    from shoal.rounds.state import TaskState
+
+
+def pause(state: "TaskState", now: float) -> list[Effect]:
+    """Hand out no more work; what is under way may still be reported, and a fold goes on."""
+    if state.paused is None:
+        state.paused = now
+        state.changes += 1
+    return []
+
+
+def resume(state: "TaskState", now: float) -> list[Effect]:
+    """Go on as if no time had passed: leases and the deadline move by the length of the pause."""
+    if state.paused is None:
+        return []
+    seconds = max(0.0, now - state.paused)
+    state.roster.postpone(seconds)
+    if state.opened is not None:
+        state.opened += seconds
+    state.paused = None
+    state.changes += 1
+    return [Open(state.round, state.attempt)]
+
+
+def extend(state: "TaskState", rounds: int, now: float) -> list[Effect]:
+    """Let the task have `rounds` rounds altogether; a finished one goes on, and early stopping counts anew."""
+    if state.phase in (Phase.FAILED, Phase.CANCELLED):
+        return []
+    finished = state.phase is Phase.FINISHED
+    if rounds <= (state.round if finished else state.spec.rounds):
+        return []
+    state.spec = replace(state.spec, rounds=rounds)
+    state.changes += 1
+    if not finished:
+        return []
+    state.judged, state.reason = state.latest.number, ""
+    return course.open_round(state, state.round + 1, 1, now)

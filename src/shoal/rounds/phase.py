@@ -1,0 +1,18 @@
+"""Where a task stands."""
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Where a task stands."""
+
+    COLLECTING = "collecting"
+    COMMITTING = "committing"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def over(self) -> bool:
+        """Whether the task has ended."""
+        return self in (Phase.FINISHED, Phase.FAILED, Phase.CANCELLED)
