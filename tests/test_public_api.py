@@ -9,9 +9,13 @@ import shoal
 
 PUBLIC = [
     "Bounds",
+    "Conditions",
     "Coordinator",
+    "Device",
+    "DeviceSettings",
     "EarlyStop",
     "LocalPlan",
+    "Retention",
     "Role",
     "RoundPlan",
     "Run",

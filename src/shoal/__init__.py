@@ -8,9 +8,13 @@ from typing import Any
 
 _PUBLIC = {
     "Bounds": "shoal.core.task",
+    "Conditions": "shoal.agent.conditions",
     "Coordinator": "shoal.researcher.coordinator",
+    "Device": "shoal.agent.device",
+    "DeviceSettings": "shoal.agent.standing",
     "EarlyStop": "shoal.core.plan",
     "LocalPlan": "shoal.core.task",
+    "Retention": "shoal.agent.examples",
     "Role": "shoal.core.roles",
     "RoundPlan": "shoal.core.task",
     "Run": "shoal.researcher.run",

@@ -1,5 +1,9 @@
 from shoal import data as data
 from shoal import testing as testing
+from shoal.agent.conditions import Conditions as Conditions
+from shoal.agent.device import Device as Device
+from shoal.agent.examples import Retention as Retention
+from shoal.agent.standing import DeviceSettings as DeviceSettings
 from shoal.algorithms.buffered import fedasync as fedasync
 from shoal.algorithms.buffered import fedbuff as fedbuff
 from shoal.algorithms.fedavg import fedavg as fedavg

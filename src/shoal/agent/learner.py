@@ -1,0 +1,100 @@
+"""The app's code at work on one device: prove it, measure, predict, train. The only torch of a `Device`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from shoal.agent.examples import Layout
+from shoal.agent.versions import Held, Trees
+from shoal.core.errors import ConfigurationError, TaskError
+from shoal.core.roles import Role
+from shoal.core.task import ArraySpec, LocalPlan
+from shoal.core.tree import Array, Layered, Tree
+from shoal.core.types import Update
+from shoal.train.arrays import describe, read_arrays, tensor
+from shoal.train.data import ClientData, array, columns
+from shoal.train.evaluate import evaluate, load_model
+from shoal.train.loop import LoopTrainer
+from shoal.train.objective import USER_ERRORS
+from shoal.train.task import Task, check_code
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """What one training gives: the change of the travelling arrays, and the arrays that stay here."""
+
+    update: Update
+    staying: Tree
+
+
+class Learner:
+    """A task's model, loss and plan. Raises ConfigurationError for a task without an example."""
+
+    def __init__(self, task: Task) -> None:
+        if task.example is None:
+            raise ConfigurationError(
+                f"task {task.name!r} has no example",
+                "give one batch, as when it is published: Task(..., example=(x, y))",
+            )
+        self.task = task
+        self.arrays = describe(task.model, task.roles)
+        self.layout = Layout.like(columns(task.example))
+        self._own = read_arrays(task.model, self.arrays)
+        self._fixed: Tree = {}
+        self._version: Tree = self._own
+
+    def adopt(self, held: Held, trees: Trees) -> None:
+        """Go on from a version, once the golden step proved that the code is the task's. Raises CodeMismatch."""
+        check_code(self.task, held.spec, trees.initial, trees.frozen, trees.golden)
+        self._fixed = trees.frozen
+        self._version = trees.version
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """The names of the arrays that never leave the device."""
+        return tuple(name for name, spec in self.arrays.items() if spec.role is Role.LOCAL)
+
+    def whole(self, own: Tree) -> dict[str, Array]:
+        """Return every array of a model: `own` ones, and for the rest those of the newest version and the task."""
+        return dict(Layered(own, self._version, self._fixed, self._own))
+
+    def loss(self, own: Tree, rows: Mapping[str, Array]) -> float:
+        """Return the task's loss over rows, of the model that `whole` gives."""
+        return evaluate(self.task, self.whole(own), ClientData("held out", rows))["loss"]
+
+    def predict(self, own: Tree, x: Any) -> Array:
+        """Return the model's output for one example or several, as [rows, ...]; a mapping gives keyword arguments."""
+        named = {name: array(value) for name, value in x.items()} if isinstance(x, Mapping) else {"x": array(x)}
+        if not named or not named.keys() <= self.layout.rows.keys():
+            raise TaskError(f"a prediction from {sorted(named)}", f"an example has {sorted(self.layout.rows)}")
+        tensors = {name: tensor(self.layout.cast(name, value)) for name, value in named.items()}
+        model = load_model(self.task, self.whole(own))
+        try:
+            with torch.no_grad():
+                output = model(**tensors) if isinstance(x, Mapping) else model(tensors["x"])
+        except USER_ERRORS as error:
+            raise TaskError(f"the model cannot predict: {error}", "give what its forward takes") from error
+        return array(output)
+
+    def train(
+        self, params: Tree, own: Tree, plan: LocalPlan, client: ClientData, progress: Callable[[], None]
+    ) -> Learnt:
+        """Train from `params`, a version's arrays, completed or (`plan.start`) overruled by the device's own ones.
+
+        The update is what training ended with minus `params`, wherever it began. `progress` may end it by raising.
+        """
+        trainer = LoopTrainer(self.task, progress, fixed=self._fixed)
+        trainer.personal[client.name] = own
+        (update,) = trainer.train(params, plan, [client])
+        return Learnt(update, trainer.personal.get(client.name, {}))
+
+    @property
+    def version(self) -> Tree:
+        """The travelling arrays of the newest version, or the task's own before there is one."""
+        return {name: self._version[name] for name in _travelling(self.arrays)}
+
+
+def _travelling(arrays: Mapping[str, ArraySpec]) -> list[str]:
+    return [name for name, spec in arrays.items() if spec.role.travels]
