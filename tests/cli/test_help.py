@@ -31,6 +31,11 @@ COMMANDS = [
     ("tasks", "pause"),
     ("tasks", "resume"),
     ("tasks", "extend"),
+    ("server", "backup"),
+    ("server", "restore"),
+    ("server", "migrate"),
+    ("models", "pin"),
+    ("models", "unpin"),
 ]
 
 

@@ -11,6 +11,7 @@ from shoal.cli.devices import devices
 from shoal.cli.ending import leave
 from shoal.cli.models import models
 from shoal.cli.options import CONNECT, example
+from shoal.cli.pins import pin, unpin
 from shoal.cli.publish import publish
 from shoal.cli.rounds import extend, pause, resume, rounds
 from shoal.cli.server import server
@@ -27,7 +28,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=example("shoal demo", "shoal demo --owners 5 --rounds 20 --no-shuffle"))(demo)
-app.command(epilog=example("shoal server --home ~/.shoal/server --port 8080"))(server)
 app.command(
     epilog=example(
         "export SHOAL_URL=http://127.0.0.1:8080 SHOAL_TOKEN=ENROLMENT-TOKEN",
@@ -37,6 +37,9 @@ app.command(
 app.command(epilog=example(CONNECT, "shoal publish task.py:task --rounds 20 --owners 2"))(publish)
 app.command(epilog=example(CONNECT, "shoal watch", "shoal watch regression-1"))(watch)
 app.command(epilog=example(CONNECT, "shoal devices"))(devices)
+app.add_typer(server, name="server")
+models.command(epilog=example(CONNECT, "shoal models pin boston-1@12"))(pin)
+models.command(epilog=example(CONNECT, "shoal models unpin boston-1@12"))(unpin)
 tasks.command(epilog=example(CONNECT, "shoal tasks rounds boston-1"))(rounds)
 tasks.command(epilog=example(CONNECT, "shoal tasks pause boston-1"))(pause)
 tasks.command(epilog=example(CONNECT, "shoal tasks resume boston-1"))(resume)

@@ -18,6 +18,20 @@ Ca = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 StopWithStdin = Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)]
+Home = Annotated[Path, typer.Option("--home", envvar="SHOAL_HOME", help="Folder that keeps everything.")]
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    f"{letter}IB": 1 << (10 * power) for power, letter in enumerate("KMGT", 1)
+}
+
+
+def size(text: str) -> int:
+    """Read a number of bytes, with or without a unit: 1500, 10GB, 1.5 GiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
+    if found is None or found[2].upper() not in UNITS:
+        raise typer.BadParameter(f"{text!r} is no size: write a number and a unit, such as 500MB or 10GiB")
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
 
 CONNECT = "export SHOAL_URL=http://127.0.0.1:8080 SHOAL_TOKEN=ADMIN-TOKEN"
 """What to type once before the commands that call a coordinator."""
@@ -33,17 +47,3 @@ def both(url: str | None, token: str | None) -> tuple[str, str]:
 def example(*lines: str) -> str:
     """Return the end of a command's help: what to type."""
     return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
-Home = Annotated[Path, typer.Option("--home", envvar="SHOAL_HOME", help="Folder that keeps everything.")]
-
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
-    f"{letter}IB": 1 << (10 * power) for power, letter in enumerate("KMGT", 1)
-}
-
-
-def size(text: str) -> int:
-    """Read a number of bytes, with or without a unit: 1500, 10GB, 1.5 GiB."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
-    if found is None or found[2].upper() not in UNITS:
-        raise typer.BadParameter(f"{text!r} is no size: write a number and a unit, such as 500MB or 10GiB")
-    return int(float(found[1]) * UNITS[found[2].upper()])
-

@@ -1,21 +1,23 @@
 """`shoal server`."""
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from shoal.cli.ending import end_on_sigterm, reported
-from shoal.cli.options import Json, StopWithStdin
+from shoal.cli.options import Home, Json, StopWithStdin, example, size
 from shoal.cli.output import print_json
+from shoal.cli.server_home import backup, migrate, restore
 from shoal.cli.stdin import stop_when_closed
 from shoal.demo.imports import uncollected
 
 if TYPE_CHECKING:
     from shoal.server.serve import Announcement
 
-Home = Annotated[Path, typer.Option("--home", envvar="SHOAL_HOME", help="Folder that keeps everything.")]
+    Announce: TypeAlias = Callable[[Announcement], None]
+
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every network.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 Origins = Annotated[
@@ -26,15 +28,46 @@ Page = Annotated[
     Path | None,
     typer.Option("--page", metavar="DIR", hidden=True, help="Experimental: serve this folder under /page/."),
 ]
+Keep = Annotated[
+    int | None,
+    typer.Option("--keep-versions", metavar="N", min=1, help="Keep the newest N of each model, not all."),
+]
+Quota = Annotated[
+    int | None,
+    typer.Option(
+        "--quota", metavar="SIZE", parser=size, help="The most that the home may take, such as 10GB; default: no bound."
+    ),
+]
+Reserve = Annotated[
+    int,
+    typer.Option("--reserve", metavar="SIZE", parser=size, help="What uploads leave free on the disk."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", metavar="FILE", help="Write the tokens of the first start here, not to the screen."),
+]
+MetricsPublic = Annotated[bool, typer.Option("--metrics-public", help="Let everybody read /metrics without a token.")]
+
+server = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+server.command(epilog=example("shoal server backup /backups/monday --home ~/.shoal/server"))(backup)
+server.command(epilog=example("shoal server restore /backups/monday --home /srv/shoal"))(restore)
+server.command(epilog=example("shoal server migrate --home ~/.shoal/server"))(migrate)
 
 
+@server.callback(epilog=example("shoal server --home ~/.shoal/server --port 8080"))
 @reported
-def server(
+def serve_(
+    invoked: typer.Context,
     home: Home = Path("~/.shoal/server"),
     host: Host = "127.0.0.1",
     port: Port = 8080,
     allow_origin: Origins = None,
     page: Page = None,
+    keep_versions: Keep = None,
+    quota: Quota = None,
+    reserve: Reserve = "100MB",  # type: ignore[assignment]  # typer parses it
+    metrics_public: MetricsPublic = False,
+    token_file: TokenFile = None,
     as_json: Json = False,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
@@ -42,16 +75,58 @@ def server(
 
     Prints its address and, when its home is new, two tokens that it never shows again.
     """
+    if invoked.invoked_subcommand is not None:
+        _no_options(invoked)
+        return
     with uncollected():
+        from shoal.cli.logs import log_to_stderr
+        from shoal.server.limits import Limits
         from shoal.server.serve import serve
 
-    _log_to_stderr(as_json)
+    log_to_stderr(as_json)
     if stop_with_stdin:
         stop_when_closed()
     # uvicorn stops on SIGTERM and then raises it once more, for the handler that was there before
     end_on_sigterm()
-    announce = print_json if as_json else _announce
-    serve(home.expanduser(), host, port, announce=announce, page=page, origins=allow_origin or ())
+    announce: Announce = print_json if as_json else _announce
+    if token_file is not None:
+        announce = _keeping(token_file.expanduser(), announce)
+    serve(
+        home.expanduser(),
+        host,
+        port,
+        announce=announce,
+        page=page,
+        origins=allow_origin or (),
+        limits=Limits(keep_versions, quota, reserve),
+        metrics_public=metrics_public,
+    )
+
+
+def _no_options(invoked: typer.Context) -> None:
+    """Refuse options that stand before a subcommand, which would not see them."""
+    sources = {name: invoked.get_parameter_source(name) for name in invoked.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        option = given[0].removeprefix("as_").replace("_", "-")
+        raise typer.BadParameter(f"give --{option} after {invoked.invoked_subcommand!r}, not before it")
+
+
+def _keeping(path: Path, announce: "Announce") -> "Announce":
+    """Write the tokens to a file that only its owner may read, where an output is kept in a log."""
+    from dataclasses import replace
+
+    import msgspec
+
+    from shoal.store.durable import write_durably
+
+    def keep(announcement: "Announcement") -> None:
+        if announcement.admin_token is not None:
+            tokens = {"admin_token": announcement.admin_token, "enrolment_token": announcement.enrolment_token}
+            write_durably(path, [msgspec.json.encode(tokens), b"\n"], 0o600)
+        announce(replace(announcement, admin_token=None, enrolment_token=None))
+
+    return keep
 
 
 def _announce(announcement: "Announcement") -> None:
@@ -66,17 +141,4 @@ def _announce(announcement: "Announcement") -> None:
         f"\nNext, in another terminal:\n"
         f"  export SHOAL_URL={announcement.url} SHOAL_TOKEN={announcement.admin_token}\n"
         f"  shoal tasks"
-    )
-
-
-def _log_to_stderr(as_json: bool) -> None:
-    import structlog
-
-    processors = structlog.processors
-    form = (
-        [processors.format_exc_info, processors.JSONRenderer()] if as_json else [structlog.dev.ConsoleRenderer(False)]
-    )
-    structlog.configure(
-        processors=[processors.add_log_level, processors.TimeStamper(fmt="iso"), *form],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
