@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from shoal.core.errors import BadRequest, CorruptStore, NotFound, TaskError
+from shoal.core.errors import CorruptStore, NotFound, RequestError, TaskError
 from shoal.core.origin import Origin
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Array, Tree, pieces
@@ -84,7 +84,7 @@ def load(path: Path, spec: TaskSpec) -> Saved:
     try:
         tree = decode_tree(path.read_bytes())
         meta = msgspec.msgpack.decode(tree[META].tobytes(), type=_Meta)
-    except (BadRequest, KeyError, ValueError) as error:
+    except (RequestError, KeyError, ValueError) as error:
         raise CorruptStore(f"{path} is no checkpoint: {error}", "start the simulation anew") from error
     course = Course(
         decode_state(meta.state.encode()),

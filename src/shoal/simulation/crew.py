@@ -62,7 +62,19 @@ class Alone:
         self, params: Tree, plan: LocalPlan, chunks: Sequence[Chunk], personal: Mapping[str, Tree], round: int
     ) -> Part:
         """Train the chunks in turn."""
-        part = Part(self._aggregator.init(self._spec))
+        return self.add(None, params, plan, chunks, personal, round)
+
+    def add(
+        self,
+        part: Part | None,
+        params: Tree,
+        plan: LocalPlan,
+        chunks: Sequence[Chunk],
+        personal: Mapping[str, Tree],
+        round: int,
+    ) -> Part:
+        """Train the chunks in turn and count them into a part."""
+        part = part or Part(self._aggregator.init(self._spec))
         for chunk in chunks:
             clients = load(self._source, chunk)
             self._count(part, clients, self._trainer.train_cohort(params, plan, clients, personal, round))

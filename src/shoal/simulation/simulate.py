@@ -15,6 +15,7 @@ from shoal.simulation.crew import Alone, Crew
 from shoal.simulation.run import Callback, Setup, SimulatedRun
 from shoal.simulation.selection import Selection, Uniform
 from shoal.simulation.trainers import Choice, choose, make_trainer
+from shoal.simulation.workers import Processes
 from shoal.train.data import client_data
 from shoal.train.task import CompiledTask, Task, compile_task
 
@@ -69,6 +70,8 @@ def simulate(
     )
     if resume is not None:
         return SimulatedRun(setup, load_checkpoint(Path(resume), compiled.spec)).go_on()
+    if chunk is not None and chunk < 1:
+        raise ConfigurationError(f"chunk={chunk}", "give at least 1")
     size = chunk or chunk_size(compiled.spec, count)
     choice = _choice(trainer, task, compiled, source, size, count * rounds, device)
     return SimulatedRun(setup, Saved(begin(compiled), [], choice, size, count)).go_on()
@@ -99,7 +102,11 @@ def _hire(task: Task, compiled: CompiledTask, source: Source, workers: int, devi
     if workers < 1:
         raise ConfigurationError(f"workers={workers}", "give at least 1")
 
-    def hire(choice: Choice) -> Crew:
+    def alone(choice: Choice) -> Alone:
         return Alone(make_trainer(choice.trainer, task, device), source, compiled.spec)
 
-    return hire
+    def together(choice: Choice) -> Crew:
+        layout = {**compiled.frozen, **compiled.initial}
+        return Processes(workers, lambda: alone(choice), compiled.spec, layout)
+
+    return alone if workers == 1 else together
