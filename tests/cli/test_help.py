@@ -21,6 +21,7 @@ COMMANDS = [
     ("tasks",),
     ("watch",),
     ("devices",),
+    ("simulate",),
     ("models", "list"),
     ("models", "show"),
     ("models", "download"),

@@ -49,6 +49,19 @@ def load_data(location: str) -> ArrayData:
     return ArrayData(client_data(path.name, made).arrays)
 
 
+def load_attribute(location: str) -> Any:
+    """Return what stands at "FILE.py:attribute"; a function there is called without arguments.
+
+    Raises ConfigurationError when there is no such file or attribute.
+    """
+    path, attribute = _split(location)
+    found = _attribute(_load(path), attribute, path)
+    if inspect.isfunction(found):
+        with _located(path):
+            found = found()
+    return found
+
+
 def _split(location: str) -> tuple[Path, str]:
     file, colon, attribute = location.rpartition(":")
     if colon and attribute.isidentifier():

@@ -15,6 +15,7 @@ from shoal.cli.pins import pin, unpin
 from shoal.cli.publish import publish
 from shoal.cli.rounds import extend, pause, resume, rounds
 from shoal.cli.server import server
+from shoal.cli.simulate import simulate
 from shoal.cli.tasks import tasks
 from shoal.cli.watch import watch
 
@@ -37,6 +38,7 @@ app.command(
 app.command(epilog=example(CONNECT, "shoal publish task.py:task --rounds 20 --owners 2"))(publish)
 app.command(epilog=example(CONNECT, "shoal watch", "shoal watch regression-1"))(watch)
 app.command(epilog=example(CONNECT, "shoal devices"))(devices)
+app.command(epilog=example("shoal simulate task.py:task --clients clients --rounds 20 --cohort 10"))(simulate)
 app.add_typer(server, name="server")
 models.command(epilog=example(CONNECT, "shoal models pin boston-1@12"))(pin)
 models.command(epilog=example(CONNECT, "shoal models unpin boston-1@12"))(unpin)

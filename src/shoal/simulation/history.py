@@ -64,15 +64,15 @@ class History(Sequence[Row]):
 
     def to_pandas(self) -> Any:
         """Return a pandas.DataFrame. Raises ConfigurationError without pandas."""
-        return _installed("pandas").DataFrame(self.rows())
+        return installed("pandas").DataFrame(self.rows())
 
     def to_polars(self) -> Any:
         """Return a polars.DataFrame. Raises ConfigurationError without polars."""
-        return _installed("polars").DataFrame(self.rows())
+        return installed("polars").DataFrame(self.rows())
 
     def plot(self, *columns: str) -> Any:
         """Draw columns (by default all losses) over the rounds and return matplotlib's axes."""
-        pyplot = _installed("matplotlib.pyplot")
+        pyplot = installed("matplotlib.pyplot")
         names = columns or [name for name in self.rows()[0] if name.endswith("loss")]
         _, axes = pyplot.subplots()
         for name in names:
@@ -94,7 +94,8 @@ def _shown(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)[:12]
 
 
-def _installed(name: str) -> Any:
+def installed(name: str) -> Any:
+    """Import an optional package. Raises ConfigurationError, saying how to install it, without it."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -53,6 +53,11 @@ def simulate(
     Raises ConfigurationError, DataError and TaskError for what cannot be simulated, before the first round where it
     can be seen. A client whose loss or update is NaN or infinite is kept out of its round: see `run.failures`.
     """
+    if task.strategy.buffered is not None:
+        raise ConfigurationError(
+            f"strategy {task.strategy.name!r} has buffered rounds, a simulation has synchronous ones",
+            "simulate with another strategy, or train with it through a coordinator",
+        )
     source = source_of(clients)
     count = _cohort(cohort, source)
     task = task if task.example is not None else replace(task, example=first_rows(source, task.plan.batch_size))

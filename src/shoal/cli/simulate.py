@@ -1,0 +1,73 @@
+"""`shoal simulate`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shoal.cli.ending import reported
+from shoal.cli.options import Json
+from shoal.cli.output import print_json
+from shoal.demo.imports import need_torch, uncollected
+
+if TYPE_CHECKING:
+    from shoal.simulation.run import SimulatedRun
+
+
+@reported
+def simulate(
+    code: Annotated[str, typer.Argument(metavar="FILE.py:TASK", help="File and name of a shoal.Task or function.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds to train.")],
+    clients: Annotated[str, typer.Option(help="Name in that file: list, mapping, source or function.")] = "clients",
+    cohort: Annotated[int | None, typer.Option(min=1, help="Clients of a round; without it all.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random in the run.")] = 0,
+    trainer: Annotated[str, typer.Option(help="auto, loop, vmapped, graph or compiled.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share a round.")] = 1,
+    checkpoint: Annotated[Path | None, typer.Option(help="File to save the run in.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Rounds between two checkpoints.")] = 10,
+    resume: Annotated[Path | None, typer.Option(help="Checkpoint to go on from.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Safetensors file for the newest version.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a task over simulated clients, in this process or several."""
+    need_torch()
+    with uncollected():
+        import shoal
+        from shoal.agent.code import load_attribute, load_task
+        from shoal.core.tree import pieces
+        from shoal.simulation.callbacks import ProgressBar
+        from shoal.store.durable import write_durably
+
+    file = code.rpartition(":")[0] or code
+    bar = ProgressBar(sys.stderr, rounds)
+    run = shoal.simulate(
+        load_task(code, 1),
+        load_attribute(f"{file}:{clients}"),
+        rounds=rounds,
+        cohort=cohort,
+        seed=seed,
+        trainer=trainer,
+        workers=workers,
+        callbacks=[_print_row] if as_json else [bar],
+        checkpoint=checkpoint,
+        every=every,
+        resume=resume,
+    )
+    if save is not None:
+        write_durably(save, pieces(run.params))
+    if not as_json:
+        _print_end(run)
+
+
+def _print_row(run: "SimulatedRun") -> None:
+    print_json(run.history[-1].cells())
+
+
+def _print_end(run: "SimulatedRun") -> None:
+    row = run.history[-1]
+    typer.echo(f"trainer {run.choice.trainer}: {run.choice.reason}")
+    for name, value in row.cells().items():
+        typer.echo(f"{name:12} {value}")
+    for failure in run.failures[-5:]:
+        typer.echo(f"kept out of round {failure.round}: {failure.reason}")
