@@ -79,3 +79,26 @@ def test_what_only_a_person_can_mend_ends_it_and_is_told(federation: Federation)
         assert not status.running
         assert "revoked" in status.problem
         assert device.predict(user_data("ann")[0]).shape == (40,)
+
+
+def test_it_personalises_when_there_is_something_new(federation: Federation):
+    federation.researcher.publish(offset_task(), rounds=1, goal=2)  # which one device does not end
+    with open_device(federation, "ann", probe_seconds=0.01) as device:
+        device.observe(*user_data("ann"))
+        trained, keep = threading.Semaphore(0), device._personal.keep
+
+        def noticed(personal):
+            keep(personal)
+            trained.release()
+
+        device._personal.keep = noticed  # type: ignore[method-assign]
+        device.run()
+        assert trained.acquire(timeout=JOIN_SECONDS)
+        device.stop()
+        assert device._personal.now.trainings == 1
+        device.observe(*user_data("ann"))
+        device.run()
+        assert trained.acquire(timeout=JOIN_SECONDS)
+        device.stop()
+        assert device._personal.now.trainings == 2
+        assert device.serving == "personal"

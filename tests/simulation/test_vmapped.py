@@ -154,6 +154,15 @@ def test_what_vmap_cannot_take_is_an_error_that_says_what_to_do():
         train(VmappedCohort(task), task, regression_clients())
 
 
+def test_personal_models_are_for_loop():
+    plan = LocalPlan(batch_size=4, start="personal")
+    task = regression_task(plan)
+    with pytest.raises(TaskError, match='choose trainer="loop"'):
+        train(VmappedCohort(task), task, regression_clients())
+    trained = train(LoopCohort(task), task, regression_clients())
+    assert all(set(arrays) == set(task.model.state_dict()) for arrays in trained.personal.values())
+
+
 def test_clients_with_other_columns_or_rows_are_named():
     task = regression_task(LocalPlan(batch_size=4))
     clients = regression_clients((4, 4))

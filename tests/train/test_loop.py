@@ -169,6 +169,38 @@ def test_local_arrays_stay_with_their_client():
     np.testing.assert_allclose(trainer.personal["bob"]["1.weight"], first, atol=1e-4)
 
 
+def test_starting_from_the_personal_model_gives_the_change_from_the_version():
+    given = task()
+    version = params(given)
+    plan = replace(PLAN, start="personal")
+    trainer = LoopTrainer(given)
+    [first] = trainer.train(version, plan, [BOB])
+    assert digest(first.delta) == digest(one(given).delta)  # without a personal model it starts from the version
+    personal = trainer.personal["bob"]
+    np.testing.assert_array_equal(first.delta["0.weight"], personal["0.weight"] - version["0.weight"])
+
+    other = {name: array + np.float32(0.01) for name, array in version.items()}
+    [second] = trainer.train(other, plan, [BOB])
+    model = load_model(given, personal)
+    plain_pytorch(model, PLAN)
+    after = read_arrays(model, version)
+    assert digest(second.delta) == digest({name: after[name] - other[name] for name in version})
+    assert digest(trainer.personal["bob"]) == digest(after)
+
+
+def test_the_proximal_term_pulls_a_personal_model_to_the_version():
+    given, plan = task(), LocalPlan(1, 20, sgd(0.1), shuffle=False, start="personal")
+    version = params(given)
+    ends = []
+    for mu in (0.0, 0.5):
+        trainer = LoopTrainer(given)
+        trainer.personal["bob"] = {name: array + np.float32(1) for name, array in version.items()}
+        list(trainer.train(version, replace(plan, proximal=mu), [BOB]))
+        ends.append(trainer.personal["bob"])
+    for name in version:  # one step further by lr * mu * (personal - version)
+        np.testing.assert_allclose(ends[0][name] - ends[1][name], np.full_like(version[name], 0.05), atol=1e-5)
+
+
 def test_frozen_arrays_come_with_the_version_and_do_not_move():
     given = task(roles={"0.*": "frozen"})
     frozen = {name: np.zeros_like(array) for name, array in read_arrays(given.model, ["0.weight", "0.bias"]).items()}

@@ -61,7 +61,7 @@ class Device:
         self._waiting: tuple[str, ...] = ()
         self._probed = 0.0
         self._judged: tuple[object, dict[Which, float]] = ((), {})
-        self._learnt_from = (0, 0)
+        self._learnt_from: object = None
         self._stop = threading.Event()
         seal = Seal(settings.key)
         self._examples = ExampleStore(
@@ -124,7 +124,7 @@ class Device:
         publishes. Without `name` a new device draws one. `say` is told what is about to be released. Raises Unreachable
         (a first join needs the coordinator), Unauthorised, Conflict (the name is taken), CodeMismatch, WrongKey.
         """
-        opened = AgentHome(home)
+        opened = AgentHome(Path(home).expanduser())
         try:
             opened = _left(opened, transport, (settings or DeviceSettings()).ca)
             known = opened.known()
@@ -226,11 +226,15 @@ class Device:
         held = self._examples.rows(held=True)
         after = self._learner.loss(learnt.staying, held) if held else None
         kept = after is None or after <= before.get("personal", np.inf)
-        base = self._part.held.version.digest if self._part.held is not None else ""
+        base = self._base
         made = trained(now, learnt.staying, now.local, base) if kept else replace(now, trainings=now.trainings + 1)
         self._personal.keep(made)
-        self._learnt_from = self._examples.mark(held=False)
+        self._learnt_from = (self._examples.mark(held=False), base)
         return Personalised(min(before.values(), default=None), after, kept)
+
+    @property
+    def _base(self) -> str:
+        return self._part.held.version.digest if self._part.held is not None else ""
 
     def sync(self) -> bool:
         """Check in once: train when assigned, send the update, take the newest version; whether an update was accepted.
@@ -280,8 +284,8 @@ class Device:
         return pause
 
     def _personalise_on(self, stop: threading.Event) -> None:
-        mark = self._examples.mark(held=False)
-        if mark[1] and mark != self._learnt_from and not stop.is_set():
+        there_is = (self._examples.mark(held=False), self._base)
+        if self._examples.count(held=False) and there_is != self._learnt_from and not stop.is_set():
             self.personalise()
 
     def _unmet(self) -> tuple[str, ...]:

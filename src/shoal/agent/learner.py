@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from shoal.agent.examples import Layout
 from shoal.agent.versions import Held, Trees
@@ -44,6 +45,7 @@ class Learner:
         self._own = read_arrays(task.model, self.arrays)
         self._fixed: Tree = {}
         self._version: Tree = self._own
+        self._loaded: tuple[tuple[Tree, ...], nn.Module] | None = None
 
     def adopt(self, held: Held, trees: Trees) -> None:
         """Go on from a version, once the golden step proved that the code is the task's. Raises CodeMismatch."""
@@ -70,13 +72,20 @@ class Learner:
         if not named or not named.keys() <= self.layout.rows.keys():
             raise TaskError(f"a prediction from {sorted(named)}", f"an example has {sorted(self.layout.rows)}")
         tensors = {name: tensor(self.layout.cast(name, value)) for name, value in named.items()}
-        model = load_model(self.task, self.whole(own))
+        model = self._model(own)
         try:
             with torch.no_grad():
                 output = model(**tensors) if isinstance(x, Mapping) else model(tensors["x"])
         except USER_ERRORS as error:
             raise TaskError(f"the model cannot predict: {error}", "give what its forward takes") from error
         return array(output)
+
+    def _model(self, own: Tree) -> nn.Module:
+        """Return the model that `whole` describes, the same one until another is asked for."""
+        trees, loaded = (own, self._version, self._fixed), self._loaded
+        if loaded is None or any(a is not b for a, b in zip(loaded[0], trees, strict=True)):
+            loaded = self._loaded = (trees, load_model(self.task, self.whole(own)))
+        return loaded[1]
 
     def train(
         self, params: Tree, own: Tree, plan: LocalPlan, client: ClientData, progress: Callable[[], None]
