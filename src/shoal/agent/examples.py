@@ -26,6 +26,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS examples (
     number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, held INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS examples_at ON examples (at);
+CREATE INDEX IF NOT EXISTS examples_held ON examples (held, number);
 CREATE TABLE IF NOT EXISTS proof (sealed INTEGER NOT NULL, body BLOB NOT NULL);
 """
 _PROOF = "the examples of this home"
@@ -102,7 +103,7 @@ class ExampleStore:
         self._retention = retention or Retention()
         self._clock = clock
         self._lock = threading.RLock()
-        self._read: dict[bool, tuple[list[int], dict[str, Array]]] = {}
+        self._read: dict[bool, tuple[tuple[int, int], dict[str, Array]]] = {}
         self._file = _opened(folder / FILE)
         self._prove()
 
@@ -163,27 +164,24 @@ class ExampleStore:
 
     def count(self, *, held: bool) -> int:
         """Return how many examples there are that are held out, or that are not."""
-        return len(self._numbers(held))
+        return self.mark(held=held)[1]
 
     def mark(self, *, held: bool) -> tuple[int, int]:
-        """Return the number of the newest example and how many there are: another mark when there are others."""
-        numbers = self._numbers(held)
-        return (numbers[-1] if numbers else 0, len(numbers))
+        """Return the number of the newest example and how many there are: another mark whenever there are others."""
+        with self._lock:
+            with self._file:
+                self._remove(self._clock())
+            query = "SELECT coalesce(max(number), 0), count(*) FROM examples WHERE held = ?"
+            newest, count = self._file.execute(query, (held,)).fetchone()
+        return newest, count
 
     def rows(self, *, held: bool) -> dict[str, Array]:
         """Return the examples that are held out, or those that are not, as a batch; {} when there are none."""
         with self._lock:
-            numbers = self._numbers(held)
-            if held not in self._read or self._read[held][0] != numbers:
-                self._read[held] = (numbers, self._stacked(held))
+            mark = self.mark(held=held)
+            if held not in self._read or self._read[held][0] != mark:
+                self._read[held] = (mark, self._stacked(held))
             return self._read[held][1]
-
-    def _numbers(self, held: bool) -> list[int]:
-        with self._lock:
-            with self._file:
-                self._remove(self._clock())
-            found = self._file.execute("SELECT number FROM examples WHERE held = ? ORDER BY number", (held,))
-            return [number for (number,) in found]
 
     def _stacked(self, held: bool) -> dict[str, Array]:
         found = self._file.execute("SELECT number, body FROM examples WHERE held = ? ORDER BY number", (held,))
