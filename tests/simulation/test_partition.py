@@ -77,7 +77,7 @@ def test_a_feature_shift_is_each_clients_own_and_keeps_labels():
         (lambda: partition.iid(X, Y, 301), NoRows, "300 rows for 301"),
         (lambda: partition.iid(X, Y[:5], 2), DataError, "300 rows of x, 5 of y"),
         (lambda: partition.dirichlet(X, Y, 3, alpha=0.0), ConfigurationError, "alpha=0"),
-        (lambda: partition.dirichlet(X, Y, 200, alpha=0.01), NoRows, "no draw gave each of 200"),
+        (lambda: partition.dirichlet(X, Y, 60, alpha=0.01), NoRows, "no draw gave each of 60"),
         (lambda: partition.by_id(X, Y, [1, 2]), DataError, "2 ids for 300 rows"),
     ],
 )

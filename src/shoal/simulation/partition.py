@@ -70,12 +70,12 @@ def dirichlet(x: Array, y: Array, clients: int, *, alpha: float, least: int = 1,
     """Deal the rows of every label out by shares drawn from Dirichlet(alpha): the smaller alpha, the more uneven.
 
     Hsu et al. 2019 (arXiv:1909.06335), as used by Li et al. 2022 (arXiv:2102.02079): drawn anew until every client
-    has `least` rows. Raises NoRows when a thousand draws did not bring that.
+    has `least` rows. Raises NoRows when a hundred draws did not bring that.
     """
     if not alpha > 0:
         raise ConfigurationError(f"dirichlet with alpha={alpha}", "give a positive number")
     draw = _draws(seed, "dirichlet", x, y, clients)
-    for _ in range(1000):
+    for _ in range(100):
         parts: list[list[npt.NDArray[np.int64]]] = [[] for _ in range(clients)]
         for label in np.unique(y):
             rows = draw.permutation(np.flatnonzero(y == label))

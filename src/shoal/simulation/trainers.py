@@ -24,10 +24,10 @@ from shoal.train.data import ClientData
 from shoal.train.task import Task
 from shoal.train.vmapped import VmappedCohort
 
-TRACE_SECONDS = 4.0
+TRACE_SECONDS = 3.0
 """About what importing and tracing cost."""
 
-SAVED = 0.4
+SAVED = 0.5
 """The part of a vmapped step's time that replaying a trace saves."""
 
 RELATIVE = 1e-3
