@@ -136,7 +136,7 @@ def test_tasks_that_the_step_does_not_fit_are_refused():
         (told(LocalPlan(optimizer=adam())), "only plain SGD"),
         (told(LocalPlan(optimizer=sgd(0.1, momentum=0.9))), "only plain SGD is known here, not sgd momentum,0.9"),
         (told(LocalPlan(optimizer=sgd(0.1), proximal=0.5)), "penalty 0.5"),
-        ({**plain, "local": {**local, "start": "personal"}}, "start"),
+        ({**plain, "local": {**local, "start": "personal"}}, "training from a personal model"),
         ({**plain, "kind": "statistics"}, "only plain training"),
         ({**plain, "extra": {"control": {}}}, "only plain training"),
         ({**plain, "arrays": {"v": {}}}, "the step is for the arrays w; the task has v"),
