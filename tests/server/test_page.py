@@ -15,7 +15,8 @@ from shoal.testing.clock import ManualClock
 from shoal.testing.transport import InMemoryTransport
 
 APP = "https://app.example.org"
-PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+ASKED = "authorization,content-type,shoal-protocol"
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": ASKED}
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from shoal.core.errors import ConfigurationError
-from shoal.wire.messages import HELD
+from shoal.wire.messages import HELD, SPOKEN
 
 POLICY = "; ".join(
     (
@@ -80,7 +80,7 @@ def _allow(app: FastAPI, origins: Sequence[str]) -> None:
         CORSMiddleware,
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type"],
+        allow_headers=["Authorization", "Content-Type", SPOKEN],
         expose_headers=[HELD, "Retry-After"],
         max_age=PREFLIGHT_SECONDS,
     )
