@@ -1,7 +1,7 @@
 """A device whose predictions get better with use: python examples/device_gets_better.py [OTHERS [PLOT.png]].
 
 People rate things by sixteen properties. They agree on what matters, but each has a level of their own, which nobody
-else should know: the model's `level` has the role local and never leaves its device.
+else should know: the model's bias has the role local and never leaves its device.
 """
 
 import sys
@@ -19,25 +19,15 @@ from shoal.testing.server_process import ServerProcess
 
 FEATURES, EXAMPLES, ROUNDS = 16, 30, 8
 MATTERS = np.random.default_rng(0).standard_normal(FEATURES)
-
-
-class Rating(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.matters = nn.Parameter(torch.zeros(FEATURES))
-        self.level = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self.matters + self.level
-
+torch.manual_seed(0)
 
 TASK = shoal.Task(
     name="rating",
-    model=Rating(),
+    model=nn.Linear(FEATURES, 1),
     loss=nn.functional.mse_loss,
     local=shoal.LocalPlan(epochs=4, batch_size=8, optimizer=shoal.sgd(lr=0.03)),
-    example=(-np.ones((8, FEATURES), np.float32), -np.ones(8, np.float32)),
-    roles={"level": "local"},
+    example=(-np.ones((8, FEATURES), np.float32), -np.ones((8, 1), np.float32)),
+    roles={"bias": "local"},
 )
 
 
@@ -45,7 +35,7 @@ def ratings(person: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([person, count])
     x = rng.standard_normal((count, FEATURES)).astype(np.float32)
     level = np.random.default_rng(person).uniform(2, 8)
-    return x, (x @ MATTERS + level + rng.standard_normal(count)).astype(np.float32)
+    return x, (x @ MATTERS + level + rng.standard_normal(count)).astype(np.float32)[:, None]
 
 
 def error(device: shoal.Device) -> float:

@@ -60,8 +60,8 @@ def test_the_model_with_the_lower_held_out_loss_predicts(federation: Federation)
         own = device._personal.now.arrays
         np.testing.assert_allclose(device.predict(x), x @ own["a"] + own["b"], rtol=1e-5, atol=1e-5)
         # other examples, on which the global model is the better one
-        zeros = np.zeros(4000, np.float32)
-        device.observe(np.zeros((4000, 3), np.float32), zeros)
+        zeros = np.zeros(800, np.float32)
+        device.observe(np.zeros((800, 3), np.float32), zeros)
         assert device.serving == "global"
         assert (device.predict(x) == 0).all()
 
