@@ -60,7 +60,16 @@ def spec(name: str, **changes: object) -> TaskSpec:
     ("policy", "kind", "number", "rows", "why"),
     [
         (Policy(training=False), "training", 1, 99, "an update for task 'x': this owner allows statistics"),
-        (Policy(False, False), "statistics", 1, 99, "statistics for task 'x': this owner allows nothing"),
+        (
+            Policy(False, False, evaluation=False),
+            "statistics",
+            1,
+            99,
+            "statistics for task 'x': this owner allows nothing",
+        ),
+        (Policy(), "histogram", 1, 99, "histogram for task 'x': this owner allows updates of a model and statistics"),
+        (Policy(), "quantiles", 1, 99, "quantiles for task 'x': this owner allows updates of a model and statistics"),
+        (Policy(evaluation=False), "evaluation", 1, 99, "metrics for task 'x': this owner allows updates of a model"),
         (Policy(), "statistics", 3, 99, "pass 3 of task 'x': statistics take 2 passes"),
         (Policy(minimum_rows=5), "statistics", 1, 4, "about 4 rows: this owner's policy asks for at least 5"),
     ],

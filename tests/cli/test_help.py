@@ -21,6 +21,8 @@ COMMANDS = [
     ("tasks",),
     ("watch",),
     ("devices",),
+    ("statistics",),
+    ("evaluate",),
     ("simulate",),
     ("models", "list"),
     ("models", "show"),

@@ -159,7 +159,9 @@ class Agent:
 
     def _check_in(self) -> CheckInReply:
         wait = self._wait if self._participant.ready else 0.0
-        request = CheckInRequest(self._participant.tasks, self._policy.statistics, wait)
+        request = CheckInRequest(
+            self._participant.tasks, self._policy.statistics, wait, evaluation=self._policy.evaluation
+        )
         return self._connection.call("POST", "/v1/checkin", request, CheckInReply, wait=wait)
 
     def _carry_out(self, assignment: Assignment) -> float:

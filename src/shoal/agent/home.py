@@ -53,7 +53,7 @@ class Release:
     time: float
     task: str
     round: int
-    kind: Literal["statistics", "update", "refused"]
+    kind: Literal["statistics", "update", "evaluation", "refused"]
     what: tuple[str, ...] = ()
     bytes: int = 0
     digest: str = ""

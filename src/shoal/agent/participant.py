@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.agent.data import OwnerData
+from shoal.agent.distributions import count
+from shoal.agent.evaluating import measured, subject
 from shoal.agent.home import AgentHome
 from shoal.agent.policy import Policy
 from shoal.agent.settings import LocalSettings
@@ -11,6 +13,7 @@ from shoal.agent.work import Result, check, measure, trained
 from shoal.core.errors import CodeMismatch
 from shoal.core.origin import Origin
 from shoal.core.roles import Role
+from shoal.core.subject import Subject
 from shoal.core.task import TaskSpec
 from shoal.core.types import Assignment
 from shoal.wire.codec import decode_tree
@@ -93,20 +96,32 @@ class Participant:
             self._task = self._code()
 
     def work(self, assignment: Assignment) -> Result:
-        """Train or measure, as the assignment's task says.
+        """Train, measure or count, as the assignment's task says.
 
         Raises NotPermitted, CodeMismatch and other TaskErrors, DataError: reasons to give the assignment back.
         """
         spec = self._spec(assignment.task)
-        self._policy.check(spec, assignment.round, self._data.rows)
+        held = self._settings.held(self._data.rows)
+        asked = subject(spec, held) if spec.kind == "evaluation" else None
+        self._policy.check(spec, assignment.round, self._data.rows if asked is None else held)
         if spec.checks:
             return check(assignment, spec, self._data)
+        if asked is not None:
+            return self._evaluated(assignment, spec, asked, held)
         params = fetch_tree(self._connection, assignment.version, spec.travelling)
         if spec.kind == "statistics":
             return measure(assignment, spec, params, self._data)
+        if spec.kind in ("histogram", "quantiles"):
+            return count(assignment, spec, params, self._data)
         training = self._training(assignment.task, spec)
         update = training.train(assignment, params)
         return trained(assignment, update, training.rows, self._introduction(assignment.task, training))
+
+    def _evaluated(self, assignment: Assignment, spec: TaskSpec, asked: Subject, held: int) -> Result:
+        trained_by = self._spec(asked.task)
+        training = self._training(asked.task, trained_by)
+        params = fetch_tree(self._connection, asked.version, trained_by.travelling)
+        return measured(assignment, spec, training.measure(assignment.device, params), held)
 
     def _introduction(self, task: str, training: "Training") -> Origin | None:
         if task in self._introduced:

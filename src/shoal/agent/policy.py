@@ -13,6 +13,9 @@ class Policy:
 
     `versions` lets the digest of the code and the versions of this machine's software go with a task's first report;
     `data_digest` a keyed digest of the rows too, which tells whoever can guess all of them that they guessed right.
+    `evaluation` lets metrics of a version on rows that are held out go into the mean over owners, `own_metrics` also
+    where this owner may be the only one in it. `distributions` adds histograms and quantiles to statistics: how many
+    rows lie between bounds that the coordinator chose.
     """
 
     training: bool = True
@@ -20,30 +23,48 @@ class Policy:
     minimum_rows: int = 10
     versions: bool = True
     data_digest: bool = False
+    evaluation: bool = True
+    own_metrics: bool = False
+    distributions: bool = False
 
     def check(self, spec: TaskSpec, number: int, rows: int) -> None:
         """Raise NotPermitted when round `number` of a task must not see these rows; says what would be allowed."""
-        if spec.kind == "statistics":
-            self._check_statistics(spec, number)
-        elif not self.training:
+        if not self._allows(spec):
             raise NotPermitted(_asked(spec), f"this owner allows {self._allowed()}")
+        # a third pass would tell how many values lie between bounds that the coordinator chose
+        if spec.kind == "statistics" and number > PASSES:
+            raise NotPermitted(f"pass {number} of task {spec.name!r}", f"statistics take {PASSES} passes")
+        if spec.kind == "evaluation" and spec.plan.minimum < 2 and not self.own_metrics:
+            raise NotPermitted(f"{_asked(spec)} of one owner alone", "this owner asks for a mean over at least 2")
         if rows < self.minimum_rows:
             raise NotPermitted(
                 f"{_asked(spec)} about {rows} rows", f"this owner's policy asks for at least {self.minimum_rows}"
             )
 
-    def _check_statistics(self, spec: TaskSpec, number: int) -> None:
-        if not self.statistics:
-            raise NotPermitted(_asked(spec), f"this owner allows {self._allowed()}")
-        # a third pass would tell how many values lie between bounds that the coordinator chose
-        if number > PASSES:
-            raise NotPermitted(f"pass {number} of task {spec.name!r}", f"statistics take {PASSES} passes")
+    def _allows(self, spec: TaskSpec) -> bool:
+        match spec.kind:
+            case "training":
+                return self.training
+            case "evaluation":
+                return self.evaluation
+            case "statistics":
+                return self.statistics
+            case _:
+                return self.statistics and self.distributions
 
     def _allowed(self) -> str:
-        allowed = [name for name, on in (("updates of a model", self.training), ("statistics", self.statistics)) if on]
-        return " and ".join(allowed) or "nothing"
+        known = (
+            ("updates of a model", self.training),
+            ("statistics", self.statistics),
+            ("histograms and quantiles", self.statistics and self.distributions),
+            ("metrics of a version", self.evaluation),
+        )
+        return " and ".join(name for name, on in known if on) or "nothing"
+
+
+ASKED = {"training": "an update", "evaluation": "metrics"}
+"""What kinds of task ask for, where their own name does not say it."""
 
 
 def _asked(spec: TaskSpec) -> str:
-    kind = "statistics" if spec.kind == "statistics" else "an update"
-    return f"{kind} for task {spec.name!r}"
+    return f"{ASKED.get(spec.kind, spec.kind)} for task {spec.name!r}"

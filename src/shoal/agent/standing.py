@@ -26,7 +26,7 @@ class DeviceSettings:
     holdout: float = 0.2
     retention: Retention = Retention()
     key: bytes | None = None
-    policy: Policy = Policy(statistics=False, versions=False)
+    policy: Policy = Policy(statistics=False, versions=False, evaluation=False)
     ca: Path | str | None = None
     probe: Probe = SystemProbe()
     probe_seconds: float = PROBE_SECONDS

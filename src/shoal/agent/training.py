@@ -63,6 +63,10 @@ class Training:
         (update,) = self._trainer.train(start, self._spec.local, [client])
         return replace(update, metrics={**update.metrics, **measured})
 
+    def measure(self, device: str, params: Tree) -> dict[str, float]:
+        """Return the loss and the task's metrics of a version on the rows that are kept out of training."""
+        return self._evaluated(device, {**self._frozen, **params}, self._split(device)[0])
+
     def _split(self, device: str) -> tuple[Tree, Tree]:
         if not self._held:
             return {}, self._examples
@@ -72,10 +76,11 @@ class Training:
         return {name: array[held] for name, array in arrays}, {name: array[kept] for name, array in arrays}
 
     def _measured(self, device: str, start: Tree, held: Tree) -> dict[str, float]:
+        return {f"{HOLDOUT}{name}": value for name, value in self._evaluated(device, start, held).items()}
+
+    def _evaluated(self, device: str, start: Tree, held: Tree) -> dict[str, float]:
         whole = {**start, **self._trainer.personal.get(device, {})}
-        return {
-            f"{HOLDOUT}{name}": value for name, value in evaluate(self._task, whole, ClientData(device, held)).items()
-        }
+        return evaluate(self._task, whole, ClientData(device, held))
 
     def origin(self, policy: Policy) -> Origin | None:
         """Return what the owner's policy lets be known of this code, these rows and this machine, or None."""

@@ -30,7 +30,7 @@ HOLDOUT = "holdout_"
 class Result:
     """An update that is ready to leave, and how to say so to its owner."""
 
-    kind: Literal["statistics", "update"]
+    kind: Literal["statistics", "update", "evaluation"]
     update: Update
     what: tuple[str, ...]
     said: str

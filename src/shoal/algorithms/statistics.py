@@ -67,7 +67,10 @@ class MomentsState:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Combines what owners release in one pass: exact sums, smallest minimum, largest maximum."""
+    """Combines what owners release in one pass: exact sums, smallest minimum, largest maximum.
+
+    The sums are of arrays of any name and shape, so histograms, quantiles and evaluations are combined as well.
+    """
 
     name: ClassVar[str] = "moments"
 
@@ -98,18 +101,27 @@ class Moments:
         released = [tree for _, tree in sorted(state.rows, key=lambda row: row[0])]
         reduce = {"minimum": np.min, "maximum": np.max}
         result: dict[str, Floats] = {}
-        for name in NAMES:
+        for name, array in released[0].items():
             rows = np.stack([tree[name] for tree in released])
             if name in reduce:
                 result[name] = reduce[name](rows, axis=0)
             else:
-                result[name] = np.array([math.fsum(column) for column in rows.T])
+                sums = [math.fsum(column) for column in rows.reshape(len(rows), -1).T]
+                result[name] = np.array(sums, np.float64).reshape(array.shape)
         return {"delta": result}
+
+
+def _unasked() -> Floats:
+    return np.zeros((0, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnStatistics:
-    """The result over all owners, one entry a column. `deviation` is unbiased (n - 1); `binary`: two values only."""
+    """The result over all owners, one entry a column. `deviation` is unbiased (n - 1); `binary`: two values only.
+
+    Where they were asked for: `edges` [columns, bins + 1] and `counts` [columns, bins] of a histogram, `quantiles`
+    [columns, number asked]; otherwise these are empty.
+    """
 
     columns: tuple[str, ...]
     count: Floats
@@ -118,6 +130,14 @@ class ColumnStatistics:
     minimum: Floats
     maximum: Floats
     binary: npt.NDArray[np.bool_]
+    edges: Floats = field(default_factory=_unasked)
+    counts: Floats = field(default_factory=_unasked)
+    quantiles: Floats = field(default_factory=_unasked)
+
+    @property
+    def variance(self) -> Floats:
+        """The unbiased variance of each column."""
+        return self.deviation**2
 
 
 def result(columns: Sequence[str], tree: Tree) -> ColumnStatistics:

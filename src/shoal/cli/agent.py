@@ -49,6 +49,13 @@ Versions = Annotated[
 DataDigest = Annotated[
     bool, typer.Option("--data-digest", help="Tell a keyed digest of your rows, so that a run can be repeated exactly.")
 ]
+Distributions = Annotated[
+    bool, typer.Option("--distributions", help="Release histograms and quantiles of your columns too.")
+]
+Evaluation = Annotated[
+    bool, typer.Option("--evaluation/--no-evaluation", help="Release metrics of a version on the rows held out.")
+]
+OwnMetrics = Annotated[bool, typer.Option("--own-metrics", help="Also where they may be yours alone.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads that training may use.")]
 
 
@@ -64,6 +71,9 @@ def agent(
     statistics: Annotated[
         bool, typer.Option("--statistics/--no-statistics", help="Release statistics of your columns.")
     ] = True,
+    distributions: Distributions = False,
+    evaluation: Evaluation = True,
+    own_metrics: OwnMetrics = False,
     minimum_rows: MinimumRows = 10,
     holdout: Holdout = 0.0,
     device: Device = "cpu",
@@ -106,7 +116,15 @@ def agent(
             rows,
             token=token,
             code=None if code is None else lambda: _loaded(code, rows.features, threads),
-            policy=Policy(statistics=statistics, minimum_rows=minimum_rows, versions=versions, data_digest=data_digest),
+            policy=Policy(
+                statistics=statistics,
+                minimum_rows=minimum_rows,
+                versions=versions,
+                data_digest=data_digest,
+                evaluation=evaluation,
+                own_metrics=own_metrics,
+                distributions=distributions,
+            ),
             settings=LocalSettings(holdout, device),
             ca=ca,
             say=(lambda line: print_json({"said": line})) if as_json else typer.echo,

@@ -9,6 +9,7 @@ from shoal.cli.agent import agent
 from shoal.cli.demo import demo
 from shoal.cli.devices import devices
 from shoal.cli.ending import leave
+from shoal.cli.measure import evaluate, statistics
 from shoal.cli.models import models
 from shoal.cli.options import CONNECT, example
 from shoal.cli.pins import pin, unpin
@@ -38,6 +39,8 @@ app.command(
 app.command(epilog=example(CONNECT, "shoal publish task.py:task --rounds 20 --owners 2"))(publish)
 app.command(epilog=example(CONNECT, "shoal watch", "shoal watch regression-1"))(watch)
 app.command(epilog=example(CONNECT, "shoal devices"))(devices)
+app.command(epilog=example(CONNECT, "shoal statistics age height --owners 2 --bins 10 --quantile 0.5"))(statistics)
+app.command(epilog=example(CONNECT, "shoal evaluate boston-1@12 --owners 2"))(evaluate)
 app.command(epilog=example("shoal simulate task.py:task --clients clients --rounds 20 --cohort 10"))(simulate)
 app.add_typer(server, name="server")
 models.command(epilog=example(CONNECT, "shoal models pin boston-1@12"))(pin)

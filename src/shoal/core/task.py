@@ -11,11 +11,12 @@ from shoal.core.plan import Buffered, EarlyStop, Late
 from shoal.core.roles import Role
 from shoal.core.schema import RowSchema
 from shoal.core.seeds import SEED_BITS
+from shoal.core.subject import Subject
 from shoal.core.tree import DTYPES
 
 Option: TypeAlias = bool | int | float | str | None
 Start: TypeAlias = Literal["global", "personal"]
-Kind: TypeAlias = Literal["training", "statistics"]
+Kind: TypeAlias = Literal["training", "statistics", "histogram", "quantiles", "evaluation"]
 
 WEIGHT_UNIT = 1 << 16
 """Weights are integers in units of 2**-16, rounded once, when an update is made or accepted."""
@@ -191,6 +192,7 @@ class TaskSpec:
     result, on which a device proves its code before it trains. `schema` is what every owner's rows must be like;
     `checks` names the task that a check of this schema over all owners is for. `origin` says who published it.
     `stop` ends the task before its last round when a metric no longer improves.
+    `subject` is the version that an evaluation measures, `columns` then names its metrics.
     """
 
     name: str
@@ -212,6 +214,7 @@ class TaskSpec:
     checks: str = ""
     origin: Origin = Origin()
     stop: EarlyStop | None = None
+    subject: Subject | None = None
 
     def __post_init__(self) -> None:
         wellformed = 1 <= len(self.name) <= 64 and all(c.isalnum() or c in "-_." for c in self.name)

@@ -8,13 +8,17 @@ from urllib.parse import quote
 
 import httpx
 
-from shoal.algorithms import statistics
+from shoal.algorithms import evaluation, statistics
+from shoal.algorithms import quantiles as bisection
+from shoal.algorithms.evaluation import Evaluation
 from shoal.core.errors import Abandoned, CorruptStore, TaskError
 from shoal.core.manifest import Manifest
 from shoal.core.plan import EarlyStop, Late
-from shoal.core.task import Bounds, Component, RoundPlan, TaskSpec
+from shoal.core.subject import Subject
+from shoal.core.task import RoundPlan, TaskSpec
 from shoal.core.tree import Tree, digest, encode
 from shoal.core.types import ModelVersion
+from shoal.researcher import measuring
 from shoal.researcher.checking import POLL_SECONDS, Ranges, check_spec, found, refuse
 from shoal.researcher.run import Run
 from shoal.rounds.record import RoundRecord
@@ -125,33 +129,58 @@ class Coordinator:
         return task
 
     def statistics(
-        self, columns: Sequence[str], *, goal: int, name: str = "statistics", deadline: float = 600.0
+        self,
+        columns: Sequence[str],
+        *,
+        goal: int,
+        name: str = "statistics",
+        deadline: float = 600.0,
+        histogram: measuring.Edges | None = None,
+        quantiles: Sequence[float] = (),
+        tolerance: float = 1e-3,
     ) -> statistics.ColumnStatistics:
         """Measure columns over the rows of `goal` owners, in two passes, and wait for the result.
 
+        `histogram` gives a number of bins between minimum and maximum, or edges (one row for all columns, or one for
+        each), and takes one more pass; `quantiles`, from 0 to 1, are found by bisection to `tolerance`, a share of
+        each column's range, which takes a pass for every factor of 32. Owners must have allowed both. All passes must
+        be over the same rows, so let `goal` be all the owners.
+
         Cancels the task and raises Abandoned when a pass has no result after `deadline` seconds.
         """
-        nothing = statistics.nothing(len(columns))
-        self._upload(nothing)
-        spec = TaskSpec(
-            name=name,
-            kind="statistics",
-            arrays=statistics.arrays(len(columns)),
-            rounds=statistics.PASSES,
-            plan=RoundPlan(goal, goal, deadline, attempts=1),
-            aggregator=Component(statistics.Moments.name),
-            bounds=replace(Bounds(), max_updates=max(goal, Bounds().max_updates)),
-            columns=tuple(columns),
-            initial=digest(nothing),
-        )
+        found = statistics.result(columns, self._measured(measuring.moments(columns, goal, name, deadline)))
+        if histogram is not None:
+            tree = self._measured(measuring.histograms(found, histogram, goal, name, deadline))
+            found = replace(found, edges=tree["edges"], counts=tree["counts"])
+        if quantiles:
+            tree = self._measured(measuring.quantile(found, quantiles, tolerance, goal, name, deadline))
+            found = replace(found, quantiles=bisection.result(tree, float(found.count[0]), quantiles))
+        return found
+
+    def evaluate(
+        self, version: str, *, goal: int, metrics: Sequence[str] = ("loss",), deadline: float = 600.0
+    ) -> Evaluation:
+        """Measure a version, such as "boston-1@12", on the rows that `goal` owners hold out, and wait for the mean.
+
+        Owners take part who have the task's code and hold rows out; no update travels. Without a number the newest
+        version is measured. Raises NotFound, and Abandoned when there is no result after `deadline` seconds.
+        """
+        named, _, number = version.rpartition("@") if _reference(version) else (version, "", "")
+        run = self.run(named)
+        subject = Subject(run.id, run.spec.name, run.version(int(number) if number else None).digest)
+        return evaluation.result(metrics, self._measured(measuring.evaluated(subject, metrics, goal, deadline)), goal)
+
+    def _measured(self, measure: measuring.Measure) -> Tree:
+        spec, start = measure
+        self._upload(start)
         run = self._post(spec)
         try:
-            for _ in run.follow(within=deadline):
+            for _ in run.follow(within=spec.plan.deadline):
                 pass
         except Abandoned as error:
             self.cancel(run.id, str(error))
             raise
-        return statistics.result(columns, run.params())
+        return run.params()
 
     def pin(self, task: str, number: int, pinned: bool = True) -> Pins:
         """Keep a version where the coordinator keeps only the newest ones, or no longer; return what is pinned.

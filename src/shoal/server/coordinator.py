@@ -381,6 +381,8 @@ def _at_work(task: RunningTask, device: str) -> bool:
 def _fits(spec: TaskSpec, request: CheckInRequest) -> bool:
     if spec.kind == "training":
         return spec.name in request.training
+    if spec.kind == "evaluation":
+        return request.evaluation and spec.subject is not None and spec.subject.name in request.training
     return request.statistics and (not spec.checks or spec.checks in request.training)
 
 

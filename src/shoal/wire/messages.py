@@ -55,12 +55,13 @@ class EnrolReply:
 
 @dataclass(frozen=True, slots=True)
 class CheckInRequest:
-    """A device offers to work: the names of the tasks it has code for, and whether it releases statistics."""
+    """A device offers to work: the names of the tasks it has code for, and what beside updates it releases."""
 
     training: tuple[str, ...] = ()
     statistics: bool = False
     wait: float = 0.0
     protocol: int = PROTOCOL
+    evaluation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
