@@ -58,7 +58,8 @@ class Agent:
     statistics; without it the agent releases statistics only. `token` is needed to enrol, once. `say` is told what is
     about to be released, before its first byte is sent, and what went wrong. `clock` tells seconds since 1970.
     `settings` say how it trains; `ca` is a further bundle of certificates to trust. `labour`, made
-    with the agent's connection, carries out assignments in place of `code`.
+    with the agent's connection, carries out assignments in place of `code`; `durable` is told the assignment whose
+    report will be sent whatever happens, before it is.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Agent:
         clock: Callable[[], float] = time.time,
         backoff: Backoff | None = None,
         labour: Callable[[Connection], Labour] | None = None,
+        durable: Callable[[str], None] | None = None,
     ) -> None:
         self._home = home
         self._identity = home.identity(url, name)
@@ -97,6 +99,33 @@ class Agent:
             else labour(self._connection)
         )
         self._backoff = backoff or Backoff()
+        self._durable = durable
+        self.receipts = 0
+
+    @property
+    def connection(self) -> Connection:
+        """The line to the coordinator, on which calls are this device's."""
+        return self._connection
+
+    def join(self) -> None:
+        """Enrol, if this device is not enrolled yet. Raises what `run` raises, and Unreachable."""
+        if not self._identity.secret:
+            self._enrol()
+
+    def turn(self, stop: Event) -> float:
+        """Do what comes next, once: deliver what is durable, check in, work; return for how many seconds to pause.
+
+        `receipts` counts the updates that were acknowledged. Raises Stopped, what `run` raises, and Unreachable.
+        """
+        return self._turn(stop)
+
+    def progress(self) -> None:
+        """Note that the work in hand moved on. Raises Gone when nobody needs it, Stopped when `turn` was told to."""
+        self._lease.progress()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._connection.close()
 
     def run(self, stop: Event) -> None:
         """Work until `stop` is set; it is looked at between calls and between batches.
@@ -196,6 +225,8 @@ class Agent:
             digest, len(arrays), update.weight, dict(update.metrics), self._meter.read(seconds), result.origin
         )
         self._home.keep_report(assignment.id, frame(head, arrays))
+        if self._durable is not None:
+            self._durable(assignment.id)
         self._deliver(assignment.id)
         self._backoff.reset()
 
@@ -204,6 +235,7 @@ class Agent:
         path = f"/v1/assignments/{assignment}/report"
         try:
             self._connection.upload(path, self._home.report(assignment), Receipt)
+            self.receipts += 1
         except (Conflict, Gone, NotFound) as error:
             self._say(f"a report was not needed: {error}")
             self._home.log(Release(self._clock(), assignment, 0, "refused", reason=f"not needed: {error}"))

@@ -123,6 +123,11 @@ class AgentHome:
         self.save(made)
         return made
 
+    def known(self) -> Identity | None:
+        """Return who this device is, or None before the first call of `identity`."""
+        path = self.path / "device.json"
+        return _read_identity(path) if path.exists() else None
+
     def save(self, identity: Identity) -> None:
         """Keep who this device is."""
         write_durably(self.path / "device.json", [msgspec.json.encode(identity)], 0o600)

@@ -12,7 +12,7 @@ from shoal.agent.versions import Held, Trees
 from shoal.core.errors import ConfigurationError, TaskError
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, LocalPlan
-from shoal.core.tree import Array, Layered, Tree
+from shoal.core.tree import Array, Tree
 from shoal.core.types import Update
 from shoal.train.arrays import describe, read_arrays, tensor
 from shoal.train.data import ClientData, array, columns
@@ -60,7 +60,7 @@ class Learner:
 
     def whole(self, own: Tree) -> dict[str, Array]:
         """Return every array of a model: `own` ones, and for the rest those of the newest version and the task."""
-        return dict(Layered(own, self._version, self._fixed, self._own))
+        return {**self._own, **self._fixed, **self._version, **own}
 
     def loss(self, own: Tree, rows: Mapping[str, Array]) -> float:
         """Return the task's loss over rows, of the model that `whole` gives."""
@@ -94,9 +94,9 @@ class Learner:
 
         The update is what training ended with minus `params`, wherever it began. `progress` may end it by raising.
         """
-        trainer = LoopTrainer(self.task, progress, fixed=self._fixed)
+        trainer = LoopTrainer(self.task, progress)
         trainer.personal[client.name] = own
-        (update,) = trainer.train(params, plan, [client])
+        (update,) = trainer.train({**self._fixed, **params}, plan, [client])
         return Learnt(update, trainer.personal.get(client.name, {}))
 
     @property

@@ -7,6 +7,7 @@ from shoal.agent.data import OwnerData
 from shoal.agent.policy import Policy
 from shoal.agent.settings import LocalSettings
 from shoal.agent.work import HOLDOUT
+from shoal.core.errors import TaskError
 from shoal.core.origin import Origin
 from shoal.core.schema import check_rows
 from shoal.core.seeds import derive, permutation
@@ -40,6 +41,10 @@ class Training:
         settings: LocalSettings,
     ) -> None:
         initial, self._frozen, golden = trees
+        if spec.local.start == "personal":
+            raise TaskError(
+                f"task {spec.name!r} starts from personal models, an agent keeps none", "take part with shoal.Device"
+            )
         check_code(task, spec, initial, self._frozen, golden)
         self._task = task
         self._spec = spec

@@ -30,7 +30,7 @@ class _Pull:
     """FedProx's penalty, mu/2 * ||w - w_start||^2, by its gradient mu * (w - w_start)."""
 
     mu: float
-    start: Sequence[tuple[nn.Parameter, torch.Tensor]]
+    start: Sequence[tuple[nn.Parameter, torch.Tensor]]  # the global arrays, wherever training begins
 
     def apply(self) -> None:
         with torch.no_grad():
@@ -42,7 +42,8 @@ class _Pull:
 class LoopTrainer:
     """Trains clients in turn, on a copy of the task's model; `progress` is called after every batch.
 
-    `personal` holds the local arrays by client name: they stay here, from one round to the next.
+    `personal` holds by client name what stays here from one round to the next: the local arrays, and with
+    `LocalPlan(start="personal")` all others that training moves, from which it then begins.
     """
 
     def __init__(self, task: Task, progress: Progress | None = None, device: torch.device = CPU) -> None:
@@ -72,19 +73,20 @@ class LoopTrainer:
             yield update
 
     def _train_one(self, params: Tree, plan: LocalPlan, client: ClientData) -> Update:
-        load_arrays(self._model, {**self._start, **params, **self.personal.get(client.name, {})})
-        before = read_arrays(self._model, self._travelling)
+        staying = [*self._travelling, *self._local] if plan.start == "personal" else self._local
+        own = {name: array for name, array in self.personal.get(client.name, {}).items() if name in staying}
+        load_arrays(self._model, {**self._start, **params, **own})
         self._model.train()
-        loss = self._epochs(plan, client)
+        loss = self._epochs(plan, client, params)
         after = read_arrays(self._model, [*self._travelling, *self._local])
-        if self._local:
-            self.personal[client.name] = {name: after[name] for name in self._local}
-        delta = {name: after[name] - before[name] for name in self._travelling}
+        if staying:
+            self.personal[client.name] = {name: after[name] for name in staying}
+        delta = {name: after[name] - params[name] for name in self._travelling}
         return Update(client.assignment, delta, weight_units(client.rows), {"loss": loss})
 
-    def _epochs(self, plan: LocalPlan, client: ClientData) -> float:
+    def _epochs(self, plan: LocalPlan, client: ClientData, params: Tree) -> float:
         stepper = Stepper(plan.optimizer, self._trained)
-        pull = self._pull(plan.proximal)
+        pull = self._pull(plan.proximal, params)
         data = {name: tensor(array).to(self._device) for name, array in client.arrays.items()}
         total = 0.0
         for epoch in range(plan.epochs):
@@ -123,12 +125,12 @@ class LoopTrainer:
         stepper.step()
         return loss.item()
 
-    def _pull(self, mu: float) -> _Pull | None:
+    def _pull(self, mu: float, params: Tree) -> _Pull | None:
         if mu == 0.0:
             return None
         trainable = set(names_with(self._arrays, Role.TRAINABLE))
-        named = [parameter for name, parameter in self._model.named_parameters() if name in trainable]
-        return _Pull(mu, [(parameter, parameter.detach().clone()) for parameter in named])
+        named = [(name, parameter) for name, parameter in self._model.named_parameters() if name in trainable]
+        return _Pull(mu, [(parameter, tensor(params[name]).to(self._device)) for name, parameter in named])
 
 
 def _shuffled(data: Batch, seed: int, rows: int) -> Batch:
