@@ -142,3 +142,11 @@ def test_order_and_grouping_of_owners_give_the_same_bits(order, cut, kind):
     shuffled = [updates[place] for place in order]
     merged = MOMENTS.merge(total(shuffled[:cut]), total(shuffled[cut:]))
     assert digest(MOMENTS.finish(merged)["delta"]) == straight
+
+
+def test_passes_over_other_rows_are_no_quantiles():
+    version = quantiles.begin(LOW, HIGH, float(len(POOLED)), (0.5,), 1)
+    some = combined(spec("quantiles", quantiles.arrays(3, 2, 1)), [quantiles.measure(TABLES[1], version, 1)])
+    version, _ = advance(quantiles.arrays(3, 2, 1), version, some, SGD(), {})
+    with pytest.raises(Abandoned, match=r"passes over \[40\] rows, ranks among 341"):
+        quantiles.result(version, float(len(POOLED)), (0.5,))
