@@ -19,6 +19,7 @@ PUBLIC = [
     "Role",
     "RoundPlan",
     "Run",
+    "Schedule",
     "ShoalError",
     "Strategy",
     "Task",

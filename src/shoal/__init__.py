@@ -17,6 +17,7 @@ _PUBLIC = {
     "Retention": "shoal.agent.examples",
     "Role": "shoal.core.roles",
     "RoundPlan": "shoal.core.task",
+    "Schedule": "shoal.core.schedule",
     "Run": "shoal.researcher.run",
     "ShoalError": "shoal.core.errors",
     "Strategy": "shoal.algorithms.strategy",

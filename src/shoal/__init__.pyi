@@ -19,6 +19,7 @@ from shoal.algorithms.strategy import Strategy as Strategy
 from shoal.core.errors import ShoalError as ShoalError
 from shoal.core.plan import EarlyStop as EarlyStop
 from shoal.core.roles import Role as Role
+from shoal.core.schedule import Schedule as Schedule
 from shoal.core.task import Bounds as Bounds
 from shoal.core.task import LocalPlan as LocalPlan
 from shoal.core.task import RoundPlan as RoundPlan

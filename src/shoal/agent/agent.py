@@ -189,7 +189,11 @@ class Agent:
     def _check_in(self) -> CheckInReply:
         wait = self._wait if self._participant.ready else 0.0
         request = CheckInRequest(
-            self._participant.tasks, self._policy.statistics, wait, evaluation=self._policy.evaluation
+            self._participant.tasks,
+            self._policy.statistics,
+            wait,
+            _utc_offset(self._clock()),
+            evaluation=self._policy.evaluation,
         )
         return self._connection.call("POST", "/v1/checkin", request, CheckInReply, wait=wait)
 
@@ -251,3 +255,7 @@ class Agent:
             "POST", f"/v1/assignments/{assignment.id}/release", ReleaseRequest(reason), dict[str, object]
         )
         return self._setback(f"refused round {assignment.round} of {assignment.task}: {reason}")
+
+
+def _utc_offset(now: float) -> float:
+    return float(time.localtime(now).tm_gmtoff)

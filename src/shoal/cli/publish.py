@@ -10,15 +10,23 @@ from shoal.cli.options import Ca, Json, Token, Url
 from shoal.cli.output import print_json
 from shoal.cli.round_options import (
     Confidence,
+    Cron,
     Deadline,
+    Every,
     Higher,
+    Jitter,
     Late,
     LateUpdates,
     MinImprovement,
     Minimum,
     Patience,
+    Period,
     StopMetric,
+    TimeZone,
+    Window,
+    ZoneOfWindow,
     early_stop,
+    schedule_of,
 )
 from shoal.cli.watch import Features, show
 from shoal.demo.imports import need_torch, uncollected
@@ -60,6 +68,12 @@ def publish(
     patience: Patience = 5,
     min_improvement: MinImprovement = 0.0,
     higher: Higher = False,
+    every: Every = 0.0,
+    cron: Cron = "",
+    window: Window = "",
+    time_zone: ZoneOfWindow = TimeZone.UTC,
+    jitter: Jitter = 0.0,
+    period: Period = 0.0,
     initial: Initial = None,
     check: Check = None,
     check_seconds: Within = 60.0,
@@ -77,6 +91,7 @@ def publish(
         from shoal.agent.code import load_task
         from shoal.researcher.coordinator import Coordinator
 
+    schedule = schedule_of(every, cron, window, time_zone, jitter, period)
     task = load_task(code, features)
     if initial is not None:
         task = replace(task, initial=initial)
@@ -93,6 +108,7 @@ def publish(
             confidence=confidence,
             late=late.value,
             stop=early_stop(stop_metric, patience, min_improvement, higher),
+            schedule=schedule,
             seed=seed,
         )
         if as_json:

@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from shoal.core.plan import EarlyStop
+    from shoal.core.schedule import Schedule
 
 Minimum = Annotated[
     int | None,
@@ -45,3 +46,27 @@ def early_stop(metric: str | None, patience: int, improvement: float, higher: bo
     from shoal.core.plan import EarlyStop
 
     return None if metric is None else EarlyStop(metric, patience, improvement, "higher" if higher else "lower")
+
+
+class TimeZone(StrEnum):
+    """Whose time a window is in."""
+
+    UTC = "utc"
+    DEVICE = "device"
+
+
+Every = Annotated[float, typer.Option(min=0.0, help="Seconds from the opening of one round to that of the next.")]
+Cron = Annotated[str, typer.Option(metavar="FIELDS", help="When rounds open, in UTC, such as '0 3 * * 1-5'.")]
+Window = Annotated[
+    str, typer.Option(metavar="HH:MM-HH:MM", help="The part of each day in which devices get work: 22:00-06:00.")
+]
+Jitter = Annotated[float, typer.Option(min=0.0, help="Seconds over which devices come after a round opens.")]
+Period = Annotated[float, typer.Option(min=0.0, help="Least seconds from one work of a device to its next.")]
+ZoneOfWindow = Annotated[TimeZone, typer.Option(help="Whose time --window is in.")]
+
+
+def schedule_of(every: float, cron: str, window: str, zone: TimeZone, jitter: float, period: float) -> "Schedule":
+    """Return the schedule that the options make."""
+    from shoal.core.schedule import Schedule
+
+    return Schedule(every, cron, window, zone.value, jitter, period)

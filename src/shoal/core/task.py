@@ -9,6 +9,7 @@ from shoal.core.errors import TaskError, UnsupportedArray
 from shoal.core.origin import Origin
 from shoal.core.plan import Buffered, EarlyStop, Late
 from shoal.core.roles import Role
+from shoal.core.schedule import Schedule
 from shoal.core.schema import RowSchema
 from shoal.core.seeds import SEED_BITS
 from shoal.core.subject import Subject
@@ -191,7 +192,7 @@ class TaskSpec:
     version 0, `frozen` that of the arrays that are fixed for the task, `golden` that of a batch with its expected
     result, on which a device proves its code before it trains. `schema` is what every owner's rows must be like;
     `checks` names the task that a check of this schema over all owners is for. `origin` says who published it.
-    `stop` ends the task before its last round when a metric no longer improves.
+    `schedule` says when rounds open. `stop` ends the task before its last round when a metric no longer improves.
     `subject` is the version that an evaluation measures, `columns` then names its metrics.
     """
 
@@ -213,6 +214,7 @@ class TaskSpec:
     schema: Mapping[str, RowSchema] = field(default_factory=dict[str, RowSchema])
     checks: str = ""
     origin: Origin = Origin()
+    schedule: Schedule = Schedule()
     stop: EarlyStop | None = None
     subject: Subject | None = None
 
@@ -232,6 +234,8 @@ class TaskSpec:
                 f"{self.bounds.max_updates}",
                 "raise bounds.max_updates",
             )
+        if self.schedule.opens_rounds and self.plan.buffered is not None:
+            raise TaskError(f"task {self.name!r} opens buffered rounds at times", "give a window, or no buffer")
         if "delta" in self.extra:
             raise TaskError(f"task {self.name!r} names an extra tree 'delta'", "give it another name")
         for tree, arrays in self.extra.items():

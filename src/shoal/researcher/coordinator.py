@@ -14,6 +14,7 @@ from shoal.algorithms.evaluation import Evaluation
 from shoal.core.errors import Abandoned, CorruptStore, TaskError
 from shoal.core.manifest import Manifest
 from shoal.core.plan import EarlyStop, Late
+from shoal.core.schedule import Schedule
 from shoal.core.subject import Subject
 from shoal.core.task import RoundPlan, TaskSpec
 from shoal.core.tree import Tree, digest, encode
@@ -76,6 +77,7 @@ class Coordinator:
         confidence: float = 0.0,
         late: Late = "drop",
         stop: EarlyStop | None = None,
+        schedule: Schedule = Schedule(),  # noqa: B008  (it is frozen)
         seed: int = 0,
     ) -> Run:
         """Publish a task and return its run.
@@ -83,14 +85,14 @@ class Coordinator:
         A round closes with `goal` reports (a strategy with buffered rounds has its own), or after `deadline` seconds
         with `minimum` (by default the goal). So many devices are asked that the goal is reached with probability
         `confidence`, 0 for no more than the goal; what comes later is dropped or, with `late="carry"`, counted in the
-        next round. `stop` ends the task when a metric no longer improves. Raises TaskError when the task cannot be
-        trained as it is.
+        next round. `stop` ends the task when a metric no longer improves, `schedule` says when rounds open. Raises
+        TaskError when the task cannot be trained as it is.
         """
         from shoal.train.task import compile_task
 
         goal = _goal(task, goal)
         plan = RoundPlan(goal, goal if minimum is None else minimum, deadline, lease, attempts, confidence, late)
-        compiled = compile_task(self._resolved(task), rounds=rounds, plan=plan, seed=seed, stop=stop)
+        compiled = compile_task(self._resolved(task), rounds=rounds, plan=plan, seed=seed, stop=stop, schedule=schedule)
         for tree in (compiled.initial, compiled.frozen, compiled.golden):
             self._upload(tree)
         return self._post(compiled.spec)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from shoal.rounds import schedule
 from shoal.rounds.combine import fold_of, ordered, version_of
 from shoal.rounds.effects import Abandon, Discard, Effect, End, Fold, Open, Publish
 from shoal.rounds.events import Committed, Failed
@@ -19,7 +20,7 @@ def enter(state: "TaskState", update: Counted, now: float) -> None:
     """Count an accepted update in the round that is collecting."""
     state.record.count(update.size, update.costs, carried=update.round != state.round)
     if state.opened is None:
-        state.opened = state.moment(now)
+        state.opened = max(state.moment(now), state.opens)
 
 
 def close_if_full(state: "TaskState", now: float) -> list[Effect]:
@@ -116,7 +117,9 @@ def open_round(state: "TaskState", number: int, attempt: int, now: float) -> lis
     state.phase, state.round, state.attempt = Phase.COLLECTING, number, attempt
     _pass_on(state)
     at_work = state.buffer or (state.spec.plan.buffered and state.roster.offered)
-    state.opened = state.moment(now) if at_work else None
+    if attempt == 1:
+        state.opens = schedule.next_opening(state.spec.schedule, state.opens, now)
+    state.opened = max(state.moment(now), state.opens) if at_work else None
     state.records.append(new_record(state, now))
     for update in state.buffer[: state.spec.plan.goal]:
         enter(state, update, now)

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from shoal.algorithms.buffered import staleness_weight
 from shoal.core.types import Assignment
-from shoal.rounds import course
+from shoal.rounds import course, schedule
 from shoal.rounds.answers import assignment_of, gone, repeated
+from shoal.rounds.early import not_yet, serve
 from shoal.rounds.effects import Accept, Assign, Effect, Extend, Wait
-from shoal.rounds.events import Late, Rejected, Released, Renewed, Reported
+from shoal.rounds.events import CheckedIn, Late, Rejected, Released, Renewed, Reported
 from shoal.rounds.lease import Counted, Lease, LeaseState
 from shoal.rounds.phase import Phase
 from shoal.rounds.record import EXPIRED
@@ -22,16 +23,19 @@ RETRY_AFTER = 5.0
 DONE = (LeaseState.ACCEPTED, LeaseState.RELEASED, LeaseState.REJECTED)
 
 
-def check_in(state: "TaskState", device: str, now: float) -> list[Effect]:
+def check_in(state: "TaskState", event: CheckedIn, now: float) -> list[Effect]:
     """Give a device its assignment, the same one again on a repeat, or say when to come back."""
-    closed = _closed(state, now)
+    device, closed = event.device, _closed(state, now)
     if closed is not None:
         return [Wait(device, *closed)]
     held = state.roster.get(device)
     if held is not None and held.state is LeaseState.OFFERED:
         return [Assign(held.assignment, state.spec.plan.lease)]
     if held is not None and held.state in DONE:
-        return [Wait(device, f"already {held.state} in round {state.round}", _until_deadline(state, now))]
+        return [Wait(device, f"already {held.state} in round {state.round}", _until_next_round(state, now))]
+    early = not_yet(state, event, now)
+    if early is not None:
+        return [Wait(device, *early)]
     wanted = state.record.places
     if _taken(state) >= wanted:
         return [Wait(device, f"round {state.round} has its {wanted} devices", _until_deadline(state, now))]
@@ -64,6 +68,12 @@ def _until_deadline(state: "TaskState", now: float) -> float:
     return min(RETRY_AFTER, max(0.0, state.deadline - now))
 
 
+def _until_next_round(state: "TaskState", now: float) -> float:
+    if not state.spec.schedule.opens_rounds:
+        return _until_deadline(state, now)
+    return schedule.next_opening(state.spec.schedule, state.opens, now) - now
+
+
 def _assign(state: "TaskState", device: str, held: Lease | None, now: float) -> Assign:
     if state.opened is None:
         state.opened = now
@@ -73,6 +83,7 @@ def _assign(state: "TaskState", device: str, held: Lease | None, now: float) -> 
     else:
         assignment = _assignment(state, device, now)
         state.record.selected += 1
+        serve(state, device, now)
     state.roster.put(device, Lease(assignment, LeaseState.OFFERED, now + state.spec.plan.lease))
     if not state.record.full and _taken(state) >= state.record.places:
         state.record.fill(now)

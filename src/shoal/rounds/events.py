@@ -19,9 +19,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class CheckedIn:
-    """A device offers to work."""
+    """A device offers to work; its own time is `utc_offset` seconds ahead of UTC."""
 
     device: str
+    utc_offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from shoal.core.origin import Origin
 from shoal.core.task import TaskSpec
 from shoal.core.types import ModelVersion, Receipt
-from shoal.rounds import course, devices, people
+from shoal.rounds import course, devices, people, schedule
 from shoal.rounds.effects import Effect
 from shoal.rounds.events import (
     Cancelled,
@@ -57,7 +57,8 @@ class TaskState:
     `changes` grows with every event that changed the state; a driver makes those events durable and no others (a
     check-in that yields no assignment is none). `receipts` are those of the round in progress and `former` those of
     the one before; a driver finds older ones in its store. `turns` counts the assignments of a buffered round by
-    device. `paused` is when the task was paused, `judged` the version from which early stopping counts.
+    device. The round hands work out from `opens` on; `served` says which devices rest since when.
+    `paused` is when the task was paused, `judged` the version from which early stopping counts.
     """
 
     task: str
@@ -79,12 +80,15 @@ class TaskState:
     reason: str = ""
     changes: int = 1
     owners: dict[str, Origin] = field(default_factory=dict[str, Origin])
+    opens: float = 0.0
+    served: dict[str, float] = field(default_factory=dict[str, float])
 
     @classmethod
     def begin(cls, event: Published, now: float) -> "TaskState":
         """Open round 1 of a task that was just published."""
         initial = ModelVersion(0, event.spec.initial, "", now)
         state = cls(event.task, event.spec, Phase.COLLECTING, 1, 1, None, [initial])
+        state.opens = schedule.first_opening(event.spec.schedule, now)
         state.records.append(course.new_record(state, now))
         return state
 
@@ -164,7 +168,7 @@ class TaskState:
             rebase(self, now)
         match event:
             case CheckedIn():
-                return devices.check_in(self, event.device, now)
+                return devices.check_in(self, event, now)
             case Renewed():
                 return devices.renew(self, event, now)
             case Reported():

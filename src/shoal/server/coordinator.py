@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 import structlog
 
 from shoal.algorithms import registry
 from shoal.core.errors import Conflict, Gone, NotFound, RefusedUpdate, ShoalError, from_code
+from shoal.core.schedule import DAY
 from shoal.core.task import TaskSpec
 from shoal.core.types import ModelVersion, Receipt
 from shoal.rounds.answers import repeated
@@ -27,7 +29,9 @@ from shoal.rounds.events import (
     Resumed,
 )
 from shoal.rounds.fairness import Turns
+from shoal.rounds.pace import Population, retry_after
 from shoal.rounds.record import RoundRecord
+from shoal.rounds.schedule import check_cron, share
 from shoal.rounds.state import RETRY_AFTER, LeaseState, Phase
 from shoal.server.arrivals import Arrivals
 from shoal.server.auth import Identities
@@ -78,6 +82,7 @@ class Coordinator:
         self.tasks: dict[str, RunningTask] = {}
         self.arrivals = Arrivals()
         self._turns = Turns()
+        self._population = Population.of(store.seen(), clock())
         self.housekeeping = Housekeeping(
             self.storage, self.tasks, self.arrivals, self.identities, clock, limits, measured
         )
@@ -148,6 +153,7 @@ class Coordinator:
         """Begin a task. Raises Conflict when one of the same name still runs, NotFound for bytes not yet sent."""
         registry.aggregator(spec.aggregator)
         registry.server_optimizer(spec.server)
+        check_cron(spec.schedule)
         async with contextlib.AsyncExitStack() as kept:
             for digest in sorted({spec.initial, spec.frozen, spec.golden} - {""}):
                 await kept.enter_async_context(self.arrivals.coming(digest))
@@ -239,6 +245,7 @@ class Coordinator:
     async def check_in(self, device: DeviceRecord, request: CheckInRequest) -> tuple[CheckInReply, float]:
         """Return an assignment, or none after `request.wait` seconds; and for how long the call was held."""
         held = 0.0
+        self._population.arrived(device.name, self.clock())
         reply = self._nothing(RETRY_AFTER, "no task here wants this device")
         async for waited in self.bell.rings(min(request.wait, MAX_WAIT)):
             held = waited
@@ -252,21 +259,31 @@ class Coordinator:
 
     async def _offer(self, device: DeviceRecord, request: CheckInRequest) -> CheckInReply:
         waits: list[Wait] = []
+        offer = CheckedIn(device.name, _offset(request))
         for task in self._fitting(device.name, request):
-            for effect in await task.handle(CheckedIn(device.name)):
+            for effect in await task.handle(offer):
                 match effect:
                     case Assign(assignment, lease):
                         self._turns.served(device.name, task.task)
                         reached("after_assign")
                         return CheckInReply(assignment, lease, 0.0, "", self.clock())
                     case Wait():
-                        waits.append(effect)
+                        waits.append(self._paced(effect, task))
                     case _:
                         pass
         if not waits:
             return self._nothing(RETRY_AFTER, "no task here wants this device")
         soonest = min(waits, key=lambda wait: wait.retry_after)
         return self._nothing(soonest.retry_after, soonest.reason)
+
+    def _paced(self, wait: Wait, task: RunningTask) -> Wait:
+        now, plan = self.clock(), task.state.spec.plan
+        draw = share(wait.device, f"{now:.3f}")
+        # half of the deadline is left for the work
+        seconds = retry_after(
+            wait.retry_after, task.state.record.places, plan.deadline / 2, self._population.active, draw
+        )
+        return replace(wait, retry_after=seconds)
 
     def _fitting(self, device: str, request: CheckInRequest) -> list[RunningTask]:
         fitting = {
@@ -371,6 +388,11 @@ class Coordinator:
         with contextlib.suppress(Gone):
             task = self.assigned(device, assignment)
             await task.handle(Released(assignment, device.name, reason[:500]))
+
+
+def _offset(request: CheckInRequest) -> float:
+    # what a device says of its clock only moves windows, by a day at most
+    return request.utc_offset if abs(request.utc_offset) <= DAY else 0.0
 
 
 def _at_work(task: RunningTask, device: str) -> bool:

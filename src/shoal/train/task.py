@@ -15,6 +15,7 @@ from shoal.core.errors import CodeMismatch, NotFinite, TaskError
 from shoal.core.origin import Origin
 from shoal.core.plan import EarlyStop
 from shoal.core.roles import Role
+from shoal.core.schedule import Schedule
 from shoal.core.seeds import derive
 from shoal.core.task import Bounds, LocalPlan, RoundPlan, TaskSpec
 from shoal.core.tree import Tree, digest
@@ -76,7 +77,13 @@ class CompiledTask:
 
 
 def compile_task(
-    task: Task, *, rounds: int, plan: RoundPlan, seed: int = 0, stop: EarlyStop | None = None
+    task: Task,
+    *,
+    rounds: int,
+    plan: RoundPlan,
+    seed: int = 0,
+    stop: EarlyStop | None = None,
+    schedule: Schedule = Schedule(),  # noqa: B008  (it is frozen)
 ) -> CompiledTask:
     """Try a task on its example and return its plain-data form.
 
@@ -112,6 +119,7 @@ def compile_task(
         schema=schema,
         origin=Origin(code=code_digest(task), environment=environment()),
         stop=stop,
+        schedule=schedule,
     )
     return CompiledTask(spec, initial, frozen, golden)
 

@@ -60,6 +60,8 @@ class CheckInRequest:
     training: tuple[str, ...] = ()
     statistics: bool = False
     wait: float = 0.0
+    # seconds by which the device's own time is ahead of UTC
+    utc_offset: float = 0.0
     protocol: int = PROTOCOL
     evaluation: bool = False
 
