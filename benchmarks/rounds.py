@@ -1,9 +1,11 @@
-"""What a deployed round costs: the real `shoal demo`, all its processes counted.
+"""What a deployed round costs: the real `shoal demo`, all its processes counted, and rounds of a 100 MB model.
 
     python benchmarks/rounds.py --json
+    python benchmarks/rounds.py --no-large
 
 CPU time is read from /proc for the coordinator, the owners and the researcher, so this runs on Linux only. The first
-rounds are left out of the figures per round: they pay for connections and first calls.
+rounds are left out of the figures per round: they pay for connections and first calls. The keys that begin with
+`large_` are explained in benchmarks/large.py; they take a few minutes, 8 GB of memory and 3 GB of disk.
 """
 
 import argparse
@@ -14,13 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from processes import family_cpu
+
 WARM = 5
-TICKS = os.sysconf("SC_CLK_TCK")
+LARGE_ROUNDS = 5
+LARGE_ROUNDS_8_OWNERS = 2
 
 
 @dataclass(frozen=True)
@@ -46,25 +51,6 @@ class Figures:
     cores: int
     python: str
     torch: str
-
-
-def stat(process: Path) -> tuple[int, int, float]:
-    """Return a process's id, its parent's, and the CPU seconds of all its threads (proc(5))."""
-    fields = (process / "stat").read_text().rpartition(")")[2].split()
-    return int(process.name), int(fields[1]), (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def processes() -> Iterator[tuple[int, int, float]]:
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            yield stat(process)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended between the two looks
-
-
-def family_cpu(root: int) -> float:
-    """Return the CPU seconds so far of a process and its children."""
-    return sum(cpu for pid, parent, cpu in processes() if root in (pid, parent))
 
 
 def cpu_model() -> str:
@@ -111,19 +97,35 @@ def figures(owners: int, rounds: int, moments: list[Moment], rows: list[Mapping[
     )
 
 
+def large_figures() -> dict[str, float]:
+    """Return the costs of a 100 MB model with 2 owners and 8."""
+    import large  # torch, which it imports, is none of the demo's costs
+
+    two, eight = large.measure(2, LARGE_ROUNDS), large.measure(8, LARGE_ROUNDS_8_OWNERS)
+    return {
+        "large_cpu_s_per_round": two.cpu_s_per_round,
+        "large_server_peak_models": two.server_peak_models,
+        "large_server_peak_models_8_owners": eight.server_peak_models,
+        "large_owner_peak_models": max(two.owner_peak_models, eight.owner_peak_models),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a deployed round costs.")
     parser.add_argument("--owners", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--large", action=argparse.BooleanOptionalAction, default=True, help="measure a 100 MB model, too"
+    )
     options = parser.parse_args()
     if options.rounds < WARM + 2:
         parser.error(f"--rounds must be at least {WARM + 2}")
-    result = asdict(measure(options.owners, options.rounds))
+    result = asdict(measure(options.owners, options.rounds)) | (large_figures() if options.large else {})
     if options.json:
         print(json.dumps(result))
     else:
-        print("\n".join(f"{name:24} {value}" for name, value in result.items()))
+        print("\n".join(f"{name:34} {value}" for name, value in result.items()))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def start(federation: Federation, name: str, table: Table, **options: object) ->
     federation.start(name, TableData(table, TARGET), lambda: regression.task(13), **options)
 
 
+@pytest.mark.slow
 def test_a_run_over_http_equals_a_run_in_one_thread_bit_by_bit(federation: Federation):
     columns = TABLES["bob"].without(TARGET).columns
     lost = Faulty(federation.transport, "/report", [httpx.ReadError("cut")], after=True)

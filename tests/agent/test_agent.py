@@ -67,7 +67,7 @@ def test_an_update_that_was_durable_when_the_agent_died_is_sent_at_the_next_star
     with pytest.raises(KeyboardInterrupt):
         running.join()
     (waiting,) = federation.home("bob").reports()
-    body = federation.home("bob").report(waiting)
+    body = federation.home("bob").report(waiting).read_bytes()
 
     federation.restart_home("bob")
     federation.start("bob", code=None)  # without code it cannot have trained again
@@ -132,9 +132,10 @@ def test_other_code_is_refused_though_names_and_shapes_are_the_same(federation: 
 
 def test_an_update_that_the_coordinator_refuses_is_logged_and_not_sent_again(federation: Federation):
     run = publish(federation, bounds=Bounds(max_abs=2.0**-20))
-    federation.start("bob")
+    bob = federation.start("bob")
     assert "the task takes values up to" in federation.said.until("a report was refused")
     federation.researcher.cancel(run.id, "enough seen")
+    bob.end()
     kinds = [release.kind for release in federation.home("bob").releases()]
     assert kinds == ["update", "refused"]
     assert federation.home("bob").reports() == []
@@ -148,6 +149,7 @@ def test_a_lost_reply_to_the_enrolment_is_asked_for_again(federation: Federation
     assert [device.name for device in federation.researcher.devices()] == ["bob"]
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_is_away_is_asked_again(federation: Federation):
     run = publish(federation, rounds=1)
     away = Faulty(federation.transport, "", [httpx.ConnectError("refused") for _ in range(2)], after=False)

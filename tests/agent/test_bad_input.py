@@ -92,6 +92,7 @@ def test_a_web_page_ends_a_device_that_never_joined(federation: Federation) -> N
         run(federation, transport=Changed(federation.transport, pages=9))
 
 
+@pytest.mark.slow
 def test_a_device_that_joined_waits_until_the_page_is_gone(federation: Federation) -> None:
     run_ = federation.researcher.publish(line_task(), rounds=2, goal=1, deadline=60.0)
     first = federation.start("bob", code=None)

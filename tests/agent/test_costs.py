@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from shoal.agent.costs import Meter
 from shoal.core.types import Costs
 from shoal.testing.clock import ManualClock
@@ -17,6 +19,7 @@ def test_every_byte_and_second_is_counted_once():
     assert meter.read(0.25) == Costs(0.25, 0.0, 0.0, 7, 0)
 
 
+@pytest.mark.processes
 def test_an_agent_starts_without_what_only_others_need():
     heavy = {"torch", "sqlalchemy", "fastapi", "uvicorn", "typer"}
     program = f"import sys, shoal.agent.agent, shoal.data; print(sorted({heavy!r} & sys.modules.keys()))"

@@ -26,6 +26,7 @@ def sync_all(federation: Federation, devices: list[Device], run, rounds: int) ->
         assert next(v for v in run.follow() if v.number == number)
 
 
+@pytest.mark.slow
 def test_predictions_get_better_with_use(federation: Federation):
     names, task = ["ann", "ben", "cat"], offset_task(own=True)
     run = federation.researcher.publish(task, rounds=5, goal=3)

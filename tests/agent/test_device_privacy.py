@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 import numpy as np
+import pytest
 
 from shoal.wire.codec import decode_tree, head_length
 from tests.agent.devices import offset_task, open_device
@@ -53,6 +54,7 @@ def shown(example: np.ndarray, sent: bytes) -> list[bytes]:
     return [found for found in encodings(example) if found in sent]
 
 
+@pytest.mark.slow
 def test_no_example_is_in_what_a_device_sends(federation: Federation):
     rng = np.random.default_rng(7)
     x = (rng.standard_normal((120, 3)) * 3 + 1.23456).astype(np.float32)

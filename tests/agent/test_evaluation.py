@@ -62,6 +62,7 @@ def test_the_mean_over_owners_is_that_over_their_pooled_rows_and_no_update_trave
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "holdout", "goal", "metric", "why"),
     [

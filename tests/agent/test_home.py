@@ -1,11 +1,13 @@
 import json
 import stat
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from shoal.agent.home import AgentHome, Release
-from shoal.core.errors import BadRequest, ConfigurationError
+from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore
+from shoal.wire.models import checked
 
 
 def mode(path: Path) -> int:
@@ -20,7 +22,7 @@ def home(tmp_path: Path):
 
 def test_what_is_secret_is_the_owners_alone(home: AgentHome):
     home.identity("http://shoal", "bob")
-    home.keep_report("a1", b"report")
+    home.keep_report("a1", [b"report"])
     home.log(Release(1.0, "line-1", 1, "update"))
     assert mode(home.path) == 0o700
     files = [path for path in home.path.rglob("*") if path.is_file()]
@@ -60,12 +62,12 @@ def test_two_agents_cannot_share_a_home(home: AgentHome):
 
 
 def test_reports_wait_until_they_are_dropped(home: AgentHome):
-    home.keep_report("b2", b"two")
-    home.keep_report("a1", b"one")
+    home.keep_report("b2", [b"two"])
+    home.keep_report("a1", [b"o", b"ne"])
     assert home.reports() == ["a1", "b2"]
     home.drop_report("b2")
     home.drop_report("b2")
-    assert [(name, home.report(name)) for name in home.reports()] == [("a1", b"one")]
+    assert [(name, home.report(name).read_bytes()) for name in home.reports()] == [("a1", b"one")]
 
 
 def test_a_report_that_was_cut_off_by_a_crash_is_no_report(home: AgentHome):
@@ -79,7 +81,7 @@ def test_a_report_that_was_cut_off_by_a_crash_is_no_report(home: AgentHome):
 @pytest.mark.parametrize("name", ["../../etc/passwd", "", "a" * 65, "a/b", "ü"])
 def test_names_from_the_network_never_leave_the_home(home: AgentHome, name: str):
     with pytest.raises(BadRequest, match="letters and digits"):
-        home.keep_report(name, b"")
+        home.keep_report(name, [])
     with pytest.raises(BadRequest, match="letters and digits"):
         home.blob(name)
 
@@ -100,7 +102,19 @@ def test_the_log_keeps_every_line(home: AgentHome):
 def test_damaged_blobs_are_not_used(home: AgentHome):
     digest = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
     assert home.blob(digest) is None
-    home.keep_blob(digest, b"hello world")
-    assert home.blob(digest) == b"hello world"
-    (home.path / "blobs" / digest).write_bytes(b"hello w0rld")
+    kept = home.keep_blob(digest, [b"hello", b" world"])
+    assert home.blob(digest) == kept
+    assert kept.read_bytes() == b"hello world"
+    kept.write_bytes(b"hello w0rld")
     assert home.blob(digest) is None
+
+
+def test_one_version_is_kept_and_none_of_a_download_that_fails(home: AgentHome):
+    first, second = (sha256(text).hexdigest() for text in (b"one", b"two"))
+    home.keep_version(first, [b"one"])
+    home.keep_version(second, [b"two"])
+    assert home.version(first) is None
+    assert home.version(second) == home.path / "versions" / second
+    with pytest.raises(CorruptStore, match=f"blob {first} arrived as 3 bytes"):
+        home.keep_version(first, checked(first, [b"o", b"nf"]))
+    assert list((home.path / "versions").iterdir()) == []

@@ -29,6 +29,7 @@ def typed(federation: Federation, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
+@pytest.mark.slow
 def test_statistics_with_bins_and_quantiles(federation: Federation, typed):
     federation.start("bob", table(0), code=None, policy=Policy(distributions=True))
     words = ("statistics", "age", "--owners", "1", "--bins", "4", "--quantile", "0.5")
@@ -39,6 +40,7 @@ def test_statistics_with_bins_and_quantiles(federation: Federation, typed):
     assert "bins from" in typed(*words)
 
 
+@pytest.mark.slow
 def test_evaluate(federation: Federation, typed):
     for name in lines.ROWS:
         lines.start(federation, name)

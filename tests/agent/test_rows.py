@@ -58,6 +58,7 @@ def test_a_check_over_all_owners_tells_rows_and_ranges(federation: Federation):
     assert [version.reports for version in run.follow()] == [2]
 
 
+@pytest.mark.slow
 def test_a_check_names_the_owner_whose_rows_do_not_fit_and_ends(federation: Federation):
     code = line_task(ranges=RANGES)
     federation.start("bob", code=lambda: code)

@@ -112,6 +112,7 @@ print("torch" in sys.modules, found.count[0])
 """
 
 
+@pytest.mark.processes
 def test_statistics_import_no_torch(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False

@@ -62,6 +62,7 @@ def happened(lines: Mapping[str, FlakyTransport] | Mapping[str, FlakyProxy]) -> 
     return sum((line.happened for line in lines.values()), start=Counter())
 
 
+@pytest.mark.slow
 def test_dropped_repeated_delayed_and_unanswered_requests(federation: Federation, undisturbed: list[str]):
     faults = {"drop": 0.15, "lose_reply": 0.15, "duplicate": 0.3, "delay": 0.3}
     lines = {

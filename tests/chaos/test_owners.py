@@ -60,6 +60,7 @@ def until_reports(federation: Federation, run: Run, reports: int) -> None:
     pytest.fail(f"no {reports} reports came")
 
 
+@pytest.mark.slow
 def test_a_round_closes_at_its_deadline_without_the_dead_and_takes_them_back_in_the_next(
     federation: Federation, clock: ManualClock
 ):
@@ -92,6 +93,7 @@ def test_an_owner_that_died_after_its_report_arrived_is_not_asked_again(federati
     assert [line.kind for line in federation.home("alice").releases()] == ["update"]
 
 
+@pytest.mark.slow
 def test_too_few_are_abandoned_tried_again_and_end_with_the_reason(federation: Federation, clock: ManualClock):
     run = publish(federation, rounds=2, minimum=2, attempts=2)
     federation.start("bob")
@@ -106,6 +108,7 @@ def test_too_few_are_abandoned_tried_again_and_end_with_the_reason(federation: F
     assert digest({name: array for name, array in run.params().items() if name != "scale"}) == run.spec.initial
 
 
+@pytest.mark.slow
 def test_a_round_that_was_abandoned_succeeds_when_the_owners_are_there(federation: Federation, clock: ManualClock):
     run = publish(federation, rounds=1, minimum=2, attempts=2)
     federation.start("bob")

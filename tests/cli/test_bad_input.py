@@ -226,6 +226,7 @@ def site() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_an_ordinary_web_server_is_no_coordinator(tmp_path: Path, site: str) -> None:
     shown = {
         "": "'<html><body>It works!",

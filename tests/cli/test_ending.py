@@ -116,6 +116,7 @@ def test_a_process_ends_when_its_standard_input_closes():
     child.stdout.close()
 
 
+@pytest.mark.processes
 def test_a_server_ends_on_sigterm_with_0(tmp_path):
     arguments = ["server", "--home", str(tmp_path / "home"), "--port", "0", "--json"]
     server = subprocess.Popen(

@@ -49,6 +49,7 @@ def help_of(*command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("command", [(), ("demo",), ("agent",)])
 def test_help_imports_nothing_heavy(command):
     script = (
@@ -85,6 +86,7 @@ def examples(text: str) -> Iterator[list[str]]:
             yield words[1:]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_example_parses(command, monkeypatch):
     text = help_of(*command)
@@ -114,6 +116,7 @@ def test_parses_notices_an_unknown_option():
         parses(typer.main.get_command(app), ["demo", "--round", "3"])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_prints_json(command):
     assert "--json" in help_of(*command)

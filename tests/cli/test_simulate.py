@@ -35,6 +35,7 @@ def code(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_rows_as_json_and_the_model_in_a_file(code: Path, tmp_path: Path):
     saved = tmp_path / "model.safetensors"
     options = ["--rounds", "15", "--cohort", "4", "--trainer", "vmapped", "--save", str(saved), "--json"]

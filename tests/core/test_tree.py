@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load
 
 from shoal.core.errors import UnsupportedArray
-from shoal.core.tree import DTYPES, WRITE_BYTES, digest, encode, header, layout, pieces
+from shoal.core.tree import DTYPES, WRITE_BYTES, Layered, digest, encode, header, layout, pieces
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")
 ARRAYS = st.sampled_from(list(DTYPES)).flatmap(
@@ -118,3 +118,13 @@ def test_a_dtype_that_cannot_travel_is_named():
 def test_the_name_that_the_format_keeps_is_refused():
     with pytest.raises(UnsupportedArray, match="__metadata__"):
         encode({"__metadata__": np.zeros(2)})
+
+
+def test_layers_hide_what_lies_beneath():
+    top, bottom = {"a": np.ones(1)}, {"a": np.zeros(1), "b": np.full(2, 3.0)}
+    tree = Layered(top, bottom)
+    assert dict(tree.items()) == {"a": top["a"], "b": bottom["b"]}
+    assert len(tree) == 2
+    assert "c" not in tree
+    with pytest.raises(KeyError):
+        tree["c"]

@@ -27,6 +27,7 @@ def trained(folder: Path, seed: int, rows: int = 12) -> tuple[Manifest, list[str
         federation.close()
 
 
+@pytest.mark.slow
 def test_the_same_manifest_gives_the_same_digests(tmp_path: Path):
     first, versions = trained(tmp_path / "first", seed=4)
     second, again = trained(tmp_path / "second", seed=4)

@@ -37,6 +37,7 @@ def clock():
     return ManualClock()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inline", [1 << 20, 1])
 def test_a_served_home_is_copied_and_goes_on_elsewhere(tmp_path, clock, monkeypatch, inline):
     monkeypatch.setattr("shoal.server.routes_devices.INLINE_BYTES", inline)

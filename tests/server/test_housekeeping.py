@@ -57,6 +57,7 @@ def test_a_task_cannot_start_from_a_version_that_was_removed(tmp_path):
         assert (answer.status_code, answer.json()["code"]) == (410, "gone")
 
 
+@pytest.mark.slow
 def test_a_pinned_version_stays_until_it_is_unpinned(tmp_path):
     clock, limits = ManualClock(), Limits(keep_versions=1)
     with serving(tmp_path, clock, limits) as served:
@@ -86,6 +87,7 @@ def test_a_viewer_cannot_pin(tmp_path):
         assert answer.status_code == 403
 
 
+@pytest.mark.slow
 def test_orphans_go_at_the_start_when_they_are_old(tmp_path):
     clock = ManualClock()
     old, young = update(tmp_path, b"old", clock() - 7200), update(tmp_path, b"young", clock() - 60)

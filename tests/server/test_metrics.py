@@ -64,6 +64,7 @@ def test_a_round_is_counted(tmp_path):
     assert found["shoal_open_long_polls",] == 0
 
 
+@pytest.mark.slow
 def test_a_round_that_fails_is_counted(served):
     served.publish(spec(goal=2, rounds=1))
     for _ in range(2):

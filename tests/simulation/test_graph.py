@@ -30,6 +30,7 @@ def traced(task: Task) -> VmappedCohort:
     return VmappedCohort(task, name="graph", finish=graph.scripted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [shoal.sgd(0.05), shoal.sgd(0.05, momentum=0.9, dampening=0.2, weight_decay=0.01), shoal.adamw(0.01)],
@@ -51,11 +52,13 @@ def test_the_first_round_runs_untraced_and_gives_the_bits_of_vmapped():
         np.testing.assert_array_equal(first.updates.delta[name], array)
 
 
+@pytest.mark.slow
 def test_attention():
     task = Task("tokens", Attention(), functional.cross_entropy, local=LocalPlan(batch_size=2))
     assert furthest(train(LoopCohort(task), task, token_clients()), train(traced(task), task, token_clients())) < 1e-5
 
 
+@pytest.mark.slow
 def test_shapes_that_will_not_come_again_are_not_traced():
     task = regression_task(LocalPlan(batch_size=4))
     shapes: list[torch.Size] = []

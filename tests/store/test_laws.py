@@ -2,6 +2,8 @@
 
 from itertools import count
 
+import pytest
+
 from shoal.store.blobs import FolderBlobs
 from shoal.store.memory import MemoryBlobs, MemoryStore
 from shoal.store.sql import SqlStore
@@ -12,6 +14,7 @@ def test_memory_store():
     store_laws(MemoryStore)
 
 
+@pytest.mark.slow
 def test_sql_store(make_store):
     def reopen(store):
         store.close()

@@ -29,12 +29,14 @@ def test_the_mean_keeps_every_law_for_another_task():
     aggregator_laws(ExactMean(), TaskSpec("t", arrays, 1, RoundPlan(goal=8), bounds=Bounds(0.3, 5.5, 100)))
 
 
+@pytest.mark.slow
 def test_the_median_keeps_every_law_but_the_mean():
     aggregator_laws(Median(), laws=EVERY_LAW - {"mean"})
     with pytest.raises(AssertionError, match="not the weighted mean"):
         aggregator_laws(Median(), laws={"mean"})
 
 
+@pytest.mark.slow
 def test_moments_have_neither_mean_nor_bounds():
     aggregator_laws(Moments(), STATISTICS, laws=EVERY_LAW - {"mean", "bounds", "count"})
     with pytest.raises(AssertionError, match="was not refused"):
@@ -123,6 +125,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("law", "broken", "says"), BROKEN, ids=[f"{law}-{type(b).__name__}" for law, b, _ in BROKEN])
 def test_a_broken_aggregator_is_found(law, broken, says):
     with pytest.raises(AssertionError, match=says):

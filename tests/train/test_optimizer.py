@@ -103,6 +103,7 @@ print(torch.__version__)
 """
 
 
+@pytest.mark.processes
 def test_training_does_not_import_torch_dynamo():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -110,6 +111,7 @@ def test_training_does_not_import_torch_dynamo():
         pytest.fail(f"measured with torch {TORCH}, this is {done.stdout}: check that start-up is still fast")
 
 
+@pytest.mark.processes
 def test_importing_the_task_module_changes_nothing_in_torch():
     code = (
         "import inspect, sys, torch; import shoal.train.loop; "

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from shoal.core.errors import CorruptStore, TaskError
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec
 from shoal.core.tree import digest, encode
-from shoal.wire.models import check_digest, file_size, read_tree
+from shoal.wire.models import check_digest, file_size, open_tree, read_tree
 
 ARRAYS = {
     "w": ArraySpec((2, 3), "float32"),
@@ -35,6 +37,17 @@ def test_other_arrays_are_named(name: str, array: np.ndarray | None):
         del tree[name]
     with pytest.raises(TaskError, match=rf"arrays \['{name}'\] are not those"):
         read_tree(encode(tree), ARRAYS)
+
+
+def test_a_file_is_read_one_array_at_a_time(tmp_path: Path):
+    (tmp_path / "model").write_bytes(encode(TREE))
+    tree = open_tree(tmp_path / "model", ARRAYS)
+    assert sorted(tree) == sorted(ARRAYS)
+    assert "w" in tree
+    assert "v" not in tree
+    assert digest(tree) == digest(TREE)
+    with pytest.raises(TaskError, match=r"arrays \['v'\] are not those"):
+        open_tree(tmp_path / "model", {**ARRAYS, "v": ArraySpec((1,), "float32")})
 
 
 def test_bytes_with_another_digest_are_refused():

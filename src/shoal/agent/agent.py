@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -24,16 +24,19 @@ from shoal.core.errors import (
     Conflict,
     DataError,
     Gone,
+    NotACoordinator,
     NotFound,
     NotPermitted,
     RefusedUpdate,
     ShoalError,
     TaskError,
     TooLarge,
+    Unauthorised,
 )
+from shoal.core.tree import digest_and_size, pieces
 from shoal.core.types import Assignment, Receipt
 from shoal.wire.backoff import Backoff, transient
-from shoal.wire.codec import encode_trees, frame
+from shoal.wire.codec import frame, join_trees
 from shoal.wire.http import Connection
 from shoal.wire.messages import (
     CheckInReply,
@@ -85,6 +88,7 @@ class Agent:
         self._home = home
         self._identity = home.identity(url, name)
         self._token = token
+        self._joined = False
         self._policy = policy or Policy()
         self._say = say
         self._wait = wait
@@ -132,8 +136,9 @@ class Agent:
 
         A process that must end at once raises an exception, such as KeyboardInterrupt, from a signal handler: every
         wait here ends with it, and what was durable is sent at the next start. A coordinator that is away or busy is
-        asked again, less and less often. Raises Unauthorised, Forbidden, WrongProtocol, Conflict (the name is taken)
-        and ConfigurationError: what only a person can mend.
+        asked again, less and less often; one that no longer knows the device is joined again, once, if there is a
+        token for it. Raises Unauthorised, Forbidden, WrongProtocol, Conflict (the name is taken), ConfigurationError
+        and, from a device that never joined, NotACoordinator: what only a person can mend.
         """
         try:
             while not stop.is_set():
@@ -146,10 +151,27 @@ class Agent:
     def _attempt(self, stop: Event) -> float:
         try:
             return self._turn(stop)
+        except Unauthorised as error:
+            if not self._forgotten:
+                raise
+            self._say(f"enrolling again: {error.problem}")
+            self._join_again()
+            return 0.0
         except ShoalError as error:
-            if not transient(error):
+            misled = isinstance(error, NotACoordinator) and not self._identity.secret
+            if misled or not transient(error):
                 raise
             return self._setback(str(error))
+
+    @property
+    def _forgotten(self) -> bool:
+        """Whether a secret that is not known may be one of a coordinator that began anew, and we may join again."""
+        return bool(self._identity.secret) and self._token is not None and not self._joined
+
+    def _join_again(self) -> None:
+        assert self._token is not None
+        self._identity = replace(self._identity, device="", secret="")
+        self._connection.authorise(self._token)
 
     def _setback(self, problem: str) -> float:
         delay = self._backoff.next()
@@ -183,6 +205,7 @@ class Agent:
         reply = self._connection.call("POST", "/v1/devices", request, EnrolReply)
         self._identity = replace(self._identity, device=reply.device, secret=reply.secret)
         self._home.save(self._identity)
+        self._joined = True
         self._connection.authorise(reply.secret)
         self._say(f"enrolled as {self._identity.name!r} at {self._identity.url}")
 
@@ -209,9 +232,9 @@ class Agent:
         return 0.0
 
     def _release(self, assignment: Assignment, result: Result, seconds: float) -> None:
-        arrays = encode_trees(result.update.trees)
-        digest = sha256(arrays).hexdigest()
-        self._say(f"releasing to {assignment.task} {result.said} ({len(arrays)} bytes)")
+        arrays = join_trees(result.update.trees)
+        digest, size = digest_and_size(arrays)
+        self._say(f"releasing to {assignment.task} {result.said} ({size} bytes)")
         self._home.log(
             Release(
                 self._clock(),
@@ -219,16 +242,14 @@ class Agent:
                 assignment.round,
                 result.kind,
                 result.what,
-                len(arrays),
+                size,
                 digest,
                 result.norm,
             )
         )
         update = result.update
-        head = ReportHead(
-            digest, len(arrays), update.weight, dict(update.metrics), self._meter.read(seconds), result.origin
-        )
-        self._home.keep_report(assignment.id, frame(head, arrays))
+        head = ReportHead(digest, size, update.weight, dict(update.metrics), self._meter.read(seconds), result.origin)
+        self._home.keep_report(assignment.id, chain([frame(head, b"")], pieces(arrays)))
         if self._durable is not None:
             self._durable(assignment.id)
         self._deliver(assignment.id)
@@ -238,7 +259,7 @@ class Agent:
         """Send a durable report until it has its receipt, or a final answer that it will get none."""
         path = f"/v1/assignments/{assignment}/report"
         try:
-            self._connection.upload(path, self._home.report(assignment), Receipt)
+            self._connection.upload_file(path, self._home.report(assignment), Receipt)
             self.receipts += 1
         except (Conflict, Gone, NotFound) as error:
             self._say(f"a report was not needed: {error}")

@@ -4,15 +4,16 @@ device.json      name, coordinator, secret and private key (mode 0600)
 outbox/          reports that have no receipt yet, each durable before its first byte is sent
 releases.jsonl   one line for each release and each refusal, durable before anything is sent
 blobs/           bytes of tasks that never change, by digest
+versions/        the newest version of a large model
 lock             held by the one agent that uses the folder
 """
 
 import base64
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Literal, Self
 
@@ -79,7 +80,7 @@ class AgentHome:
     def _open(self) -> None:
         self._make(self.path)
         self._lock = _lock(self.path)
-        for folder in (self._outbox, self._blobs):
+        for folder in (self._outbox, self._blobs, self._versions):
             self._make(folder)
         for leftover in self.path.rglob(f"*{PARTIAL}"):
             leftover.unlink()
@@ -103,6 +104,10 @@ class AgentHome:
     @property
     def _blobs(self) -> Path:
         return self.path / "blobs"
+
+    @property
+    def _versions(self) -> Path:
+        return self.path / "versions"
 
     @staticmethod
     def _make(folder: Path) -> None:
@@ -140,17 +145,17 @@ class AgentHome:
             )
         return found
 
-    def keep_report(self, assignment: str, body: bytes) -> None:
+    def keep_report(self, assignment: str, body: Iterable[bytes | memoryview]) -> None:
         """Make a report durable, before it is sent."""
-        write_durably(self._report(assignment), [body], 0o600)
+        write_durably(self._report(assignment), body, 0o600)
 
     def reports(self) -> list[str]:
         """Return the assignments whose reports have no receipt yet."""
         return sorted(path.name.removesuffix(REPORT) for path in self._outbox.glob(f"*{REPORT}"))
 
-    def report(self, assignment: str) -> bytes:
-        """Return a report that is still to be sent."""
-        return self._report(assignment).read_bytes()
+    def report(self, assignment: str) -> Path:
+        """Return the file of a report that is still to be sent."""
+        return self._report(assignment)
 
     def drop_report(self, assignment: str) -> None:
         """Forget a report that has its receipt or that nobody needs."""
@@ -169,18 +174,35 @@ class AgentHome:
         for line in path.read_bytes().splitlines() if path.exists() else ():
             yield msgspec.json.decode(line, type=Release)
 
-    def blob(self, digest: str) -> bytes | None:
-        """Return bytes that were kept under a digest, or None when there are none or they were damaged."""
-        path = self._blob(digest)
-        data = path.read_bytes() if path.exists() else b""
-        return data if sha256(data).hexdigest() == digest else None
+    def blob(self, digest: str) -> Path | None:
+        """Return the file of bytes that were kept under a digest, or None when there is none or it was damaged."""
+        return _sound(self._blobs, digest)
 
-    def keep_blob(self, digest: str, data: bytes) -> None:
-        """Keep bytes whose digest was verified."""
-        write_durably(self._blob(digest), [data], 0o600)
+    def keep_blob(self, digest: str, pieces: Iterable[bytes]) -> Path:
+        """Keep bytes for ever. Their digest is to be verified while they are read: an error there keeps nothing."""
+        path = self._blobs / _harmless("digest", digest)
+        write_durably(path, pieces, 0o600)
+        return path
 
-    def _blob(self, digest: str) -> Path:
-        return self._blobs / _harmless("digest", digest)
+    def version(self, digest: str) -> Path | None:
+        """Return the file of a version that was kept, or None when there is none or it was damaged."""
+        return _sound(self._versions, digest)
+
+    def keep_version(self, digest: str, pieces: Iterable[bytes]) -> Path:
+        """Keep a version, verified as with `keep_blob`, in the place of the one before."""
+        path = self._versions / _harmless("digest", digest)
+        for former in self._versions.iterdir():
+            former.unlink()
+        write_durably(path, pieces, 0o600)
+        return path
+
+
+def _sound(folder: Path, digest: str) -> Path | None:
+    path = folder / _harmless("digest", digest)
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return path if file_digest(file, "sha256").hexdigest() == digest else None
 
 
 def _harmless(what: str, name: str) -> str:

@@ -1,6 +1,7 @@
 """Carrying out one assignment, up to the moment before anything leaves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.agent.data import OwnerData
@@ -15,10 +16,10 @@ from shoal.core.origin import Origin
 from shoal.core.roles import Role
 from shoal.core.subject import Subject
 from shoal.core.task import TaskSpec
+from shoal.core.tree import Tree
 from shoal.core.types import Assignment
-from shoal.wire.codec import decode_tree
 from shoal.wire.http import Connection
-from shoal.wire.models import fetch_bytes, fetch_tree, file_size, read_tree
+from shoal.wire.models import FileTree, checked, fetch_tree, file_size, open_tree
 
 if TYPE_CHECKING:
     from shoal.agent.training import Training
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 GOLDEN_BYTES = 64 << 20
 """Most bytes that the batch of a golden step may add to a model's size."""
+
+
+IN_MEMORY = 1 << 20
+"""Versions of more bytes than this go through a file in the agent's home, and are read from it array by array."""
 
 
 class Labour(Protocol):
@@ -108,7 +113,7 @@ class Participant:
             return check(assignment, spec, self._data)
         if asked is not None:
             return self._evaluated(assignment, spec, asked, held)
-        params = fetch_tree(self._connection, assignment.version, spec.travelling)
+        params = self._version(assignment.version, spec)
         if spec.kind == "statistics":
             return measure(assignment, spec, params, self._data)
         if spec.kind in ("histogram", "quantiles"):
@@ -120,7 +125,7 @@ class Participant:
     def _evaluated(self, assignment: Assignment, spec: TaskSpec, asked: Subject, held: int) -> Result:
         trained_by = self._spec(asked.task)
         training = self._training(asked.task, trained_by)
-        params = fetch_tree(self._connection, asked.version, trained_by.travelling)
+        params = self._version(asked.version, trained_by)
         return measured(assignment, spec, training.measure(assignment.device, params), held)
 
     def _introduction(self, task: str, training: "Training") -> Origin | None:
@@ -145,15 +150,22 @@ class Participant:
         from shoal.agent.training import Training
 
         model = file_size(spec.arrays)
-        initial = fetch_tree(self._connection, spec.initial, spec.travelling)
+        initial = self._version(spec.initial, spec)
         frozen = {name: array for name, array in spec.arrays.items() if array.role is Role.FROZEN}
-        fixed = read_tree(self._kept(spec.frozen, file_size(frozen)), frozen)
-        golden = decode_tree(self._kept(spec.golden, 2 * model + GOLDEN_BYTES))
+        fixed = open_tree(self._kept(spec.frozen, file_size(frozen)), frozen)
+        golden = FileTree(self._kept(spec.golden, 2 * model + GOLDEN_BYTES))
         return Training(self._task, spec, (initial, fixed, golden), self._data, self._progress, self._settings)
 
-    def _kept(self, digest: str, most: int) -> bytes:
-        data = self._home.blob(digest)
-        if data is None:
-            data = fetch_bytes(self._connection, digest, most)
-            self._home.keep_blob(digest, data)
-        return data
+    def _version(self, digest: str, spec: TaskSpec) -> Tree:
+        arrays = spec.travelling
+        size = file_size(arrays)
+        if size <= IN_MEMORY:
+            return fetch_tree(self._connection, digest, arrays)
+        path = self._home.version(digest) or self._home.keep_version(digest, self._fetched(digest, size))
+        return open_tree(path, arrays)
+
+    def _kept(self, digest: str, most: int) -> Path:
+        return self._home.blob(digest) or self._home.keep_blob(digest, self._fetched(digest, most))
+
+    def _fetched(self, digest: str, most: int) -> Iterator[bytes]:
+        return checked(digest, self._connection.stream(digest, most))

@@ -12,7 +12,7 @@ from shoal.core.origin import Origin
 from shoal.core.schema import check_rows
 from shoal.core.seeds import derive, permutation
 from shoal.core.task import TaskSpec
-from shoal.core.tree import Tree
+from shoal.core.tree import Layered, Tree
 from shoal.core.types import Assignment, Update
 from shoal.train.data import ClientData
 from shoal.train.device import torch_device
@@ -52,7 +52,7 @@ class Training:
         check_rows(spec.schema, self._examples, data.names)
         self._held = settings.held(data.rows)
         self._rows = data.rows
-        self._trainer = LoopTrainer(task, progress, torch_device(settings.device))
+        self._trainer = LoopTrainer(task, progress, torch_device(settings.device), self._frozen)
 
     @property
     def rows(self) -> int:
@@ -62,15 +62,14 @@ class Training:
     def train(self, assignment: Assignment, params: Tree) -> Update:
         """Train from a version's arrays on the rows that are for it; measure that version on those that are not."""
         held, kept = self._split(assignment.device)
-        start = {**self._frozen, **params}
         client = ClientData(assignment.device, kept, assignment.id, assignment.seed)
-        measured = self._measured(assignment.device, start, held) if self._held else {}
-        (update,) = self._trainer.train(start, self._spec.local, [client])
+        measured = self._measured(assignment.device, params, held) if self._held else {}
+        (update,) = self._trainer.train(params, self._spec.local, [client])
         return replace(update, metrics={**update.metrics, **measured})
 
     def measure(self, device: str, params: Tree) -> dict[str, float]:
         """Return the loss and the task's metrics of a version on the rows that are kept out of training."""
-        return self._evaluated(device, {**self._frozen, **params}, self._split(device)[0])
+        return self._evaluated(device, params, self._split(device)[0])
 
     def _split(self, device: str) -> tuple[Tree, Tree]:
         if not self._held:
@@ -80,11 +79,11 @@ class Training:
         arrays = self._examples.items()
         return {name: array[held] for name, array in arrays}, {name: array[kept] for name, array in arrays}
 
-    def _measured(self, device: str, start: Tree, held: Tree) -> dict[str, float]:
-        return {f"{HOLDOUT}{name}": value for name, value in self._evaluated(device, start, held).items()}
+    def _measured(self, device: str, params: Tree, held: Tree) -> dict[str, float]:
+        return {f"{HOLDOUT}{name}": value for name, value in self._evaluated(device, params, held).items()}
 
-    def _evaluated(self, device: str, start: Tree, held: Tree) -> dict[str, float]:
-        whole = {**start, **self._trainer.personal.get(device, {})}
+    def _evaluated(self, device: str, params: Tree, held: Tree) -> dict[str, float]:
+        whole = Layered(self._trainer.personal.get(device, {}), params, self._frozen)
         return evaluate(self._task, whole, ClientData(device, held))
 
     def origin(self, policy: Policy) -> Origin | None:

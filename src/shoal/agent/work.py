@@ -22,6 +22,9 @@ PASSES: Mapping[int, tuple[str, ...]] = {
 """What each pass of statistics is about, in the owner's words."""
 
 
+BLOCK = 1 << 16
+"""Elements that are widened to float64 at once."""
+
 HOLDOUT = "holdout_"
 """What the names of metrics begin with that were measured on rows kept out of training."""
 
@@ -82,5 +85,6 @@ def trained(assignment: Assignment, update: Update, rows: int, origin: Origin | 
 
 def norm(tree: Tree) -> float:
     """Return the Euclidean length of the float arrays of a tree."""
-    floats = [array.astype(np.float64).ravel() for array in tree.values() if array.dtype.kind == "f"]
-    return float(np.sqrt(sum(float(array @ array) for array in floats)))
+    floats = [array.reshape(-1) for array in tree.values() if array.dtype.kind == "f"]
+    parts = (flat[start : start + BLOCK].astype(np.float64) for flat in floats for start in range(0, flat.size, BLOCK))
+    return float(np.sqrt(sum(float(part @ part) for part in parts)))

@@ -20,6 +20,30 @@ Array: TypeAlias = npt.NDArray[Any]
 Tree: TypeAlias = Mapping[str, Array]
 """Model parameters, or a change to them, by name."""
 
+
+class Layered(Mapping[str, Array]):
+    """Trees laid over one another, the first that has a name winning. Nothing is read before it is asked for."""
+
+    def __init__(self, *trees: Tree) -> None:
+        self._trees = trees
+        self._names = {name: None for tree in trees for name in tree}
+
+    def __getitem__(self, name: str) -> Array:
+        for tree in self._trees:
+            if name in tree:
+                return tree[name]
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
 DTYPES: Mapping[str, str] = {
     "float64": "F64",
     "float32": "F32",
@@ -86,7 +110,13 @@ def encode(tree: Tree) -> bytes:
 
 def digest(tree: Tree) -> str:
     """Return the SHA-256 of the canonical bytes of a tree, in hexadecimal."""
-    hashed = hashlib.sha256()
+    return digest_and_size(tree)[0]
+
+
+def digest_and_size(tree: Tree) -> tuple[str, int]:
+    """Return the digest of a tree and the number of its canonical bytes, without making them all at once."""
+    hashed, size = hashlib.sha256(), 0
     for piece in pieces(tree):
         hashed.update(piece)
-    return hashed.hexdigest()
+        size += len(piece)
+    return hashed.hexdigest(), size

@@ -12,7 +12,6 @@ import numpy as np
 
 from shoal.algorithms.statistics import ColumnStatistics
 from shoal.core.seeds import derive
-from shoal.core.tree import Tree
 from shoal.demo.rows import Rows
 from shoal.demo.screen import Screen, row
 from shoal.demo.settings import Settings
@@ -20,6 +19,7 @@ from shoal.researcher.coordinator import Coordinator
 
 if TYPE_CHECKING:
     from shoal.researcher.run import Run
+    from shoal.train.evaluate import Evaluator
     from shoal.train.task import Task
 
 
@@ -69,8 +69,9 @@ class Federation:
 
     def _follow(self, run: "Run", task: "Task", screen: Screen) -> float:
         mse = math.nan
+        test = tester(task, self.rows)
         for version in run.follow():
-            mse = measured_mse(task, run.params(version), self.rows)
+            mse = test.measure(run.params(version))["mse"]
             screen.row(row(version, mse))
         return mse
 
@@ -97,12 +98,12 @@ def first_columns(statistics: ColumnStatistics, count: int) -> ColumnStatistics:
     return ColumnStatistics(*(getattr(statistics, field.name)[:count] for field in fields(statistics)))
 
 
-def measured_mse(task: "Task", params: Tree, rows: Rows) -> float:
-    """Return a version's mean squared error on the test rows, in the target's own unit."""
+def tester(task: "Task", rows: Rows) -> "Evaluator":
+    """Return what measures versions on the test rows; "mse" is in the target's own unit."""
     from shoal.train.data import ClientData
-    from shoal.train.evaluate import evaluate
+    from shoal.train.evaluate import Evaluator
 
-    return evaluate(task, params, ClientData("test", rows.arrays(rows.test)))["mse"]
+    return Evaluator(task, ClientData("test", rows.arrays(rows.test)))
 
 
 def central_mse(task: "Task", rows: Rows, settings: Settings) -> float:
@@ -116,7 +117,7 @@ def central_mse(task: "Task", rows: Rows, settings: Settings) -> float:
     plan = replace(task.plan, epochs=settings.local_epochs * settings.rounds)
     everyone = ClientData("everyone", rows.arrays(rows.train), seed=derive(settings.seed, "central"))
     (update,) = LoopTrainer(task).train(start, plan, [everyone])
-    return measured_mse(task, {name: start[name] + update.delta[name] for name in start}, rows)
+    return tester(task, rows).measure({name: start[name] + update.delta[name] for name in start})["mse"]
 
 
 def mean_mse(rows: Rows, statistics: ColumnStatistics) -> float:

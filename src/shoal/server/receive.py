@@ -7,7 +7,7 @@ from shoal.store.failpoints import reached
 from shoal.store.store import Blobs, Namespace
 from shoal.wire.messages import BlobReply
 
-TOGETHER = 1 << 19
+TOGETHER = 1 << 18
 """Bytes that are gathered before they are written and hashed; each upload under way holds about twice as many."""
 
 

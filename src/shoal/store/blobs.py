@@ -19,7 +19,7 @@ from shoal.store.durable import storage_full, sync_folder
 from shoal.store.rules import no_blob
 from shoal.store.store import Namespace, Stored
 
-PIECE = 1 << 20
+PIECE = 1 << 18
 """Bytes in which `open` hands out a blob."""
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -45,7 +45,7 @@ class FolderBlobs:
         return FolderBlobWriter(self._incoming, self._folders[namespace])
 
     def open(self, digest: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Yield the bytes [start, stop) in pieces of 1 MiB. Raises NotFound, before the first piece."""
+        """Yield the bytes [start, stop) in pieces of 256 KiB. Raises NotFound, before the first piece."""
         return _read(self._find(digest)[1], start, stop)
 
     def size(self, digest: str) -> int:

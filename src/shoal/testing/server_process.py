@@ -40,6 +40,12 @@ class ServerProcess:
         """Where it listens, in every life."""
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def pid(self) -> int:
+        """The id of the process in its present life."""
+        assert self._process is not None
+        return self._process.pid
+
     def __enter__(self) -> Self:
         return self
 

@@ -79,6 +79,12 @@ def read_arrays(model: nn.Module, names: Iterable[str]) -> dict[str, Array]:
     return {name: arrays[name].detach().cpu().numpy().copy() for name in names}
 
 
+def changes(model: nn.Module, start: Tree, names: Iterable[str]) -> Iterator[tuple[str, Array]]:
+    """Yield by how much these arrays of a module differ from `start`, one after the other."""
+    arrays = named_arrays(model)
+    return ((name, np.asarray(arrays[name].detach().cpu().numpy() - start[name])) for name in names)
+
+
 def load_arrays(model: nn.Module, tree: Tree) -> None:
     """Copy a tree into a module, in place. Raises TaskError for an array that the module lacks or that differs."""
     arrays = named_arrays(model)

@@ -1,13 +1,15 @@
 """Measuring a model on rows, and getting it back as a module."""
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from shoal.core.errors import TaskError
-from shoal.core.tree import Tree
-from shoal.train.arrays import describe, load_arrays, tensor
+from shoal.core.task import ArraySpec
+from shoal.core.tree import Layered, Tree
+from shoal.train.arrays import describe, load_arrays, read_arrays, tensor
 from shoal.train.data import ClientData
 from shoal.train.objective import check_batch, measured
 from shoal.train.task import Task
@@ -22,28 +24,50 @@ def load_model(task: Task, tree: Tree) -> nn.Module:
     Arrays that do not travel may be left out: they are then the task's own. Raises TaskError when the tree is not of
     this model.
     """
-    needed = {name for name, spec in describe(task.model, task.roles).items() if spec.role.travels}
-    missing = sorted(needed - tree.keys())
-    if missing:
-        raise TaskError(f"the version lacks the arrays {missing}", "use the code that the task was published with")
+    _check_complete(describe(task.model, task.roles), tree)
     model = copy.deepcopy(task.model)
     load_arrays(model, tree)
     return model.eval()
 
 
-def evaluate(task: Task, params: Tree, data: ClientData) -> dict[str, float]:
-    """Return the loss and the task's metrics over all rows, in evaluation mode.
+def _check_complete(arrays: Mapping[str, ArraySpec], tree: Tree) -> None:
+    missing = sorted({name for name, spec in arrays.items() if spec.role.travels} - tree.keys())
+    if missing:
+        raise TaskError(f"the version lacks the arrays {missing}", "use the code that the task was published with")
 
-    Each is the mean over batches, weighted by their rows: exact for measures that are themselves means over rows.
+
+class Evaluator:
+    """Measures one version after the other on the same rows, with one copy of the task's model.
+
+    Raises TaskError when the rows do not fit the task's measures.
     """
-    measures = {"loss": task.loss, **task.metrics}
-    check_batch(measures, data.arrays)
-    model = load_model(task, params)
-    rows = {name: tensor(array) for name, array in data.arrays.items()}
-    totals = dict.fromkeys(measures, 0.0)
-    with torch.no_grad():
-        for first in range(0, data.rows, BATCH):
-            batch = {name: array[first : first + BATCH] for name, array in rows.items()}
-            for name, value in measured(measures, model, batch).items():
-                totals[name] += value * min(BATCH, data.rows - first)
-    return {name: total / data.rows for name, total in totals.items()}
+
+    def __init__(self, task: Task, data: ClientData) -> None:
+        self._measures = {"loss": task.loss, **task.metrics}
+        check_batch(self._measures, data.arrays)
+        self._count = data.rows
+        self._rows = {name: tensor(array) for name, array in data.arrays.items()}
+        self._arrays = describe(task.model, task.roles)
+        self._own = read_arrays(task.model, (name for name, spec in self._arrays.items() if not spec.role.travels))
+        self._model = copy.deepcopy(task.model).eval()
+
+    def measure(self, params: Tree) -> dict[str, float]:
+        """Return the loss and the task's metrics over all rows, in evaluation mode.
+
+        Each is the mean over batches, weighted by their rows: exact for measures that are themselves means over rows.
+        Raises TaskError when `params` are not of this model.
+        """
+        _check_complete(self._arrays, params)
+        load_arrays(self._model, Layered(params, self._own))
+        totals = dict.fromkeys(self._measures, 0.0)
+        with torch.no_grad():
+            for first in range(0, self._count, BATCH):
+                batch = {name: array[first : first + BATCH] for name, array in self._rows.items()}
+                for name, value in measured(self._measures, self._model, batch).items():
+                    totals[name] += value * min(BATCH, self._count - first)
+        return {name: total / self._count for name, total in totals.items()}
+
+
+def evaluate(task: Task, params: Tree, data: ClientData) -> dict[str, float]:
+    """Return the loss and the task's metrics of one version over all rows, as `Evaluator` does."""
+    return Evaluator(task, data).measure(params)

@@ -5,7 +5,7 @@ researcher leaves; only the kind of numbers is taken from the example (sign, uni
 that the loss is defined on it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from torch import nn
@@ -14,7 +14,7 @@ from shoal.core.errors import CodeMismatch
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, OptimizerSpec
 from shoal.core.tree import Array, Tree
-from shoal.train.arrays import choose_trained, names_with, read_arrays, tensor
+from shoal.train.arrays import changes, choose_trained, names_with, read_arrays, tensor
 from shoal.train.objective import Objective
 from shoal.train.optimizer import Stepper
 from shoal.train.randomness import seeded
@@ -27,6 +27,10 @@ RELATIVE = 1e-4
 
 ABSOLUTE = 1e-7
 """The same in absolute terms, for arrays that hardly move; the sums of float32 differ between processors."""
+
+
+BLOCK = 1 << 16
+"""Elements that are compared at once, in float64."""
 
 
 def synthetic_batch(example: Mapping[str, Array], seed: int) -> dict[str, Array]:
@@ -58,28 +62,41 @@ def golden_step(
     Returns the batch ("batch/..."), the loss, the change of every travelling array ("delta/...") and, as they belong
     to no version, the local arrays at the start ("local/...").
     """
-    travelling = [name for name, spec in arrays.items() if spec.role.travels]
     local = read_arrays(model, names_with(arrays, Role.LOCAL))
-    before = read_arrays(model, travelling)
+    before = read_arrays(model, travelling(arrays))
+    given = dict(outcome(model, objective, optimizer, arrays, batch, before))
+    return {**_prefixed("batch", batch), **given, **_prefixed("local", local)}
+
+
+def outcome(
+    model: nn.Module,
+    objective: Objective,
+    optimizer: OptimizerSpec,
+    arrays: Mapping[str, ArraySpec],
+    batch: Mapping[str, Array],
+    before: Tree,
+) -> Iterator[tuple[str, Array]]:
+    """Train `model`, in place, from `before` for one step; yield the loss and then each change, named as `results`."""
     stepper = Stepper(optimizer, choose_trained(model, arrays))
     model.train()
     with seeded(SEED):
         loss = objective(model, {name: tensor(array) for name, array in batch.items()})
     loss.backward()  # type: ignore[no-untyped-call]
     stepper.step()
-    after = read_arrays(model, travelling)
-    return {
-        **_prefixed("batch", batch),
-        "loss": np.asarray(loss.item(), np.float64),
-        **_prefixed("delta", {name: after[name] - before[name] for name in travelling}),
-        **_prefixed("local", local),
-    }
+    yield "loss", np.asarray(loss.item(), np.float64)
+    for name, delta in changes(model, before, travelling(arrays)):
+        yield f"delta/{name}", delta
+
+
+def travelling(arrays: Mapping[str, ArraySpec]) -> list[str]:
+    """Return the names of the arrays that are part of every version."""
+    return [name for name, spec in arrays.items() if spec.role.travels]
 
 
 def section(golden: Tree, prefix: str) -> dict[str, Array]:
     """Return the arrays of a golden tree whose names begin with `prefix` and a slash, without it."""
     start = f"{prefix}/"
-    return {name.removeprefix(start): array for name, array in golden.items() if name.startswith(start)}
+    return {name.removeprefix(start): golden[name] for name in golden if name.startswith(start)}
 
 
 def results(golden: Tree) -> list[str]:
@@ -87,10 +104,13 @@ def results(golden: Tree) -> list[str]:
     return ["loss", *(name for name in golden if name.startswith("delta/"))]
 
 
-def compare(expected: Tree, got: Tree) -> None:
-    """Raise CodeMismatch, naming what differs most, when the loss or a delta is not the expected one."""
+def compare(expected: Tree, got: Iterable[tuple[str, Array]]) -> None:
+    """Raise CodeMismatch, naming what differs most, when the loss or a delta is not the expected one.
+
+    Takes one pair of arrays after the other, so that large models need no second copy.
+    """
     names = results(expected)
-    excess = {name: _excess(expected[name], got[name]) for name in names}
+    excess = {name: _excess(expected[name], array) for name, array in got if name in names}
     worst = max(excess, key=lambda name: excess[name])
     if excess[worst] > 1:
         wrong = sum(value > 1 for value in excess.values())
@@ -104,9 +124,13 @@ def compare(expected: Tree, got: Tree) -> None:
 def _excess(expected: Array, got: Array) -> float:
     if expected.size == 0:
         return 0.0
-    wanted, given = expected.astype(np.float64), got.astype(np.float64)
-    tolerance = RELATIVE * np.abs(wanted).max() + ABSOLUTE
-    largest = np.abs(wanted - given).max()
+    size, largest = np.float64(0), np.float64(0)
+    wanted, given = expected.reshape(-1), got.reshape(-1)
+    for start in range(0, wanted.size, BLOCK):
+        here = wanted[start : start + BLOCK].astype(np.float64)
+        size = np.maximum(size, np.abs(here).max())
+        largest = np.maximum(largest, np.abs(here - given[start : start + BLOCK]).max())
+    tolerance = RELATIVE * size + ABSOLUTE
     return float(largest / tolerance) if np.isfinite(largest) else float("inf")
 
 

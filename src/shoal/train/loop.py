@@ -12,9 +12,9 @@ from shoal.core.errors import NotFinite, TaskError
 from shoal.core.roles import Role
 from shoal.core.seeds import derive, permutation
 from shoal.core.task import LocalPlan, weight_units
-from shoal.core.tree import Tree
+from shoal.core.tree import Layered, Tree
 from shoal.core.types import Update
-from shoal.train.arrays import choose_trained, describe, load_arrays, names_with, read_arrays, tensor
+from shoal.train.arrays import changes, choose_trained, describe, load_arrays, names_with, read_arrays, tensor
 from shoal.train.data import ClientData
 from shoal.train.objective import USER_ERRORS, Batch, objective
 from shoal.train.optimizer import Stepper
@@ -43,10 +43,14 @@ class LoopTrainer:
     """Trains clients in turn, on a copy of the task's model; `progress` is called after every batch.
 
     `personal` holds by client name what stays here from one round to the next: the local arrays, and with
-    `LocalPlan(start="personal")` all others that training moves, from which it then begins.
+    `LocalPlan(start="personal")` all others that training moves, from which it then begins. `fixed` holds arrays that
+    are the same for every client and round, such as a frozen base, and are loaded once.
     """
 
-    def __init__(self, task: Task, progress: Progress | None = None, device: torch.device = CPU) -> None:
+    def __init__(
+        self, task: Task, progress: Progress | None = None, device: torch.device = CPU, fixed: Tree | None = None
+    ) -> None:
+        fixed = fixed or {}
         self.personal: dict[str, Tree] = {}
         self._arrays = describe(task.model, task.roles)
         self._objective = objective(task.loss)
@@ -54,15 +58,17 @@ class LoopTrainer:
         self._device = device
         self._model = copy.deepcopy(task.model).to(device)
         self._trained = choose_trained(self._model, self._arrays)
-        self._start = read_arrays(self._model, self._arrays)
         self._travelling = [name for name, spec in self._arrays.items() if spec.role.travels]
+        load_arrays(self._model, fixed)
+        self._start = read_arrays(self._model, self._arrays.keys() - fixed.keys() - set(self._travelling))
         self._local = list(names_with(self._arrays, Role.LOCAL))
 
     def train(self, params: Tree, plan: LocalPlan, clients: Sequence[ClientData]) -> Iterator[Update]:
         """Train each client from `params` and yield its update, with the mean loss of its last epoch.
 
-        Frozen arrays come from `params` or else from the task; local ones from `personal`. The reported loss is the
-        task's own, without the proximal penalty. Raises NotFinite and TaskError naming client, epoch and step.
+        Frozen arrays come from `fixed`, from `params`, or else from the task; local ones from `personal`. The
+        reported loss is the task's own, without the proximal penalty. Raises NotFinite and TaskError naming client,
+        epoch and step.
         """
         missing = sorted(set(self._travelling) - params.keys())
         if missing:
@@ -75,13 +81,12 @@ class LoopTrainer:
     def _train_one(self, params: Tree, plan: LocalPlan, client: ClientData) -> Update:
         staying = [*self._travelling, *self._local] if plan.start == "personal" else self._local
         own = {name: array for name, array in self.personal.get(client.name, {}).items() if name in staying}
-        load_arrays(self._model, {**self._start, **params, **own})
+        load_arrays(self._model, Layered(own, params, self._start))
         self._model.train()
         loss = self._epochs(plan, client, params)
-        after = read_arrays(self._model, [*self._travelling, *self._local])
         if staying:
-            self.personal[client.name] = {name: after[name] for name in staying}
-        delta = {name: after[name] - params[name] for name in self._travelling}
+            self.personal[client.name] = read_arrays(self._model, staying)
+        delta = dict(changes(self._model, params, self._travelling))
         return Update(client.assignment, delta, weight_units(client.rows), {"loss": loss})
 
     def _epochs(self, plan: LocalPlan, client: ClientData, params: Tree) -> float:

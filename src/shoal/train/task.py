@@ -18,10 +18,10 @@ from shoal.core.roles import Role
 from shoal.core.schedule import Schedule
 from shoal.core.seeds import derive
 from shoal.core.task import Bounds, LocalPlan, RoundPlan, TaskSpec
-from shoal.core.tree import Tree, digest
+from shoal.core.tree import Layered, Tree, digest
 from shoal.train.arrays import describe, load_arrays, names_with, read_arrays, tensor
 from shoal.train.data import columns
-from shoal.train.golden import compare, differences, golden_step, results, section, synthetic_batch
+from shoal.train.golden import compare, differences, golden_step, outcome, results, section, synthetic_batch
 from shoal.train.initial import started
 from shoal.train.objective import USER_ERRORS, Measure, objective
 from shoal.train.optimizer import check_optimizer
@@ -89,7 +89,6 @@ def compile_task(
 
     `bounds.max_updates` becomes the power of two that `plan.goal` needs, which leaves most bits to the sums. A
     strategy with buffered rounds makes the plan buffered; its goal is then the size of the buffer.
-
     Raises TaskError (BroadcastingLoss, UnsupportedArray, NotFinite, ...) when it cannot be trained as it is, and
     ConfigurationError for an unknown optimizer or option, SchemaMismatch when example or test rows are not what
     `ranges` declares.
@@ -135,15 +134,14 @@ def check_code(task: Task, spec: TaskSpec, initial: Tree, frozen: Tree, golden: 
     if found:
         raise CodeMismatch("; ".join(found), f"install the code that task {spec.name!r} was published with")
     model = copy.deepcopy(task.model)
-    load_arrays(model, {**initial, **frozen, **section(golden, "local")})
+    load_arrays(model, Layered(section(golden, "local"), frozen, initial))
     batch = section(golden, "batch")
     try:
-        got = golden_step(model, objective(task.loss), spec.local.optimizer, arrays, batch)
+        compare(golden, outcome(model, objective(task.loss), spec.local.optimizer, arrays, batch, initial))
     except USER_ERRORS as error:
         raise CodeMismatch(
             f"the golden step fails: {error}", f"install the code that task {spec.name!r} was published with"
         ) from error
-    compare(golden, got)
 
 
 def _make_golden(task: Task, seed: int) -> Tree:

@@ -1,15 +1,48 @@
 """Fetching models: bytes that are what their digest says, and arrays that are what the task says."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from shoal.core.errors import CorruptStore, TaskError
 from shoal.core.task import ArraySpec
 from shoal.core.tree import Array, header, layout
-from shoal.wire.codec import decode_tree
+from shoal.wire.codec import decode_tree, header_length, read_places
 from shoal.wire.http import Connection
+
+
+class FileTree(Mapping[str, Array]):
+    """A safetensors file as a tree: every access reads one array, so that the whole never lies in memory.
+
+    Raises BadRequest when it is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            length = header_length(file.read(8))
+            self._places = read_places(file.read(length), path.stat().st_size)
+
+    def __getitem__(self, name: str) -> Array:
+        place = self._places[name]
+        return np.fromfile(self._path, place.dtype, math.prod(place.shape), offset=place.start).reshape(place.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    @property
+    def layout(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Name -> (dtype, shape); nothing is read for it."""
+        return {name: (place.dtype, place.shape) for name, place in self._places.items()}
 
 
 def file_size(arrays: Mapping[str, ArraySpec]) -> int:
@@ -20,10 +53,20 @@ def file_size(arrays: Mapping[str, ArraySpec]) -> int:
 
 def check_digest(digest: str, data: bytes) -> None:
     """Raise CorruptStore for bytes whose SHA-256 is another one."""
-    found = hashlib.sha256(data).hexdigest()
-    if found != digest:
+    for _ in checked(digest, [data]):
+        pass
+
+
+def checked(digest: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield pieces as they come. Raises CorruptStore behind the last one when their SHA-256 is another one."""
+    found, size = hashlib.sha256(), 0
+    for piece in pieces:
+        found.update(piece)
+        size += len(piece)
+        yield piece
+    if found.hexdigest() != digest:
         raise CorruptStore(
-            f"blob {digest} arrived as {len(data)} bytes with SHA-256 {found}",
+            f"blob {digest} arrived as {size} bytes with SHA-256 {found.hexdigest()}",
             "try again; if it stays, the coordinator's store is damaged",
         )
 
@@ -43,10 +86,21 @@ def fetch_tree(connection: Connection, digest: str, arrays: Mapping[str, ArraySp
 def read_tree(data: bytes, arrays: Mapping[str, ArraySpec]) -> dict[str, Array]:
     """Return the arrays of a file that must be exactly these. Raises TaskError naming those that differ."""
     tree = decode_tree(data)
-    differing = sorted(_differing(_layout(arrays), layout(tree)))
+    _check_layout(arrays, layout(tree))
+    return tree
+
+
+def open_tree(path: Path, arrays: Mapping[str, ArraySpec]) -> FileTree:
+    """Open a file that must hold exactly these arrays. Raises TaskError naming those that differ."""
+    tree = FileTree(path)
+    _check_layout(arrays, tree.layout)
+    return tree
+
+
+def _check_layout(arrays: Mapping[str, ArraySpec], given: Mapping[str, object]) -> None:
+    differing = sorted(_differing(_layout(arrays), given))
     if differing:
         raise TaskError(f"a model's arrays {differing} are not those of its task", "publish the task again")
-    return tree
 
 
 def _layout(arrays: Mapping[str, ArraySpec]) -> dict[str, tuple[str, tuple[int, ...]]]:
