@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from shoal.core.types import Costs, ModelVersion
+from shoal.demo.choice import choose
 from shoal.demo.live import SHOWN, LiveScreen
-from shoal.demo.screen import SCORE, JsonScreen, Outcome, PlainScreen, Row, amount, choose, row
+from shoal.demo.screen import SCORE, JsonScreen, Outcome, PlainScreen, Row, amount, row
 
 OUTCOME = Outcome(20.81, 13.5, 83.7, 100, 9.25, 18.5, "boston.safetensors", "ab" * 32)
 

@@ -7,8 +7,9 @@ import pytest
 
 from shoal.core.errors import TaskError
 from shoal.core.plan import Buffered, EarlyStop
+from shoal.core.receipt import Receipt
 from shoal.core.task import ArraySpec, RoundPlan, TaskSpec
-from shoal.core.types import Assignment, Receipt
+from shoal.core.types import Assignment
 from shoal.rounds.effects import Abandon, Accept, Assign, Contribution, Discard, End, Extend, Fold, Open, Refuse, Wait
 from shoal.rounds.events import (
     Cancelled,

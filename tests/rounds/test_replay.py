@@ -22,8 +22,9 @@ from hypothesis.stateful import (
 
 from shoal.core.errors import CorruptStore
 from shoal.core.plan import Buffered
+from shoal.core.receipt import Receipt
 from shoal.core.task import ArraySpec, RoundPlan, TaskSpec
-from shoal.core.types import Assignment, Receipt
+from shoal.core.types import Assignment
 from shoal.rounds.effects import (
     Abandon,
     Accept,

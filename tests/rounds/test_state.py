@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from shoal.core.receipt import Receipt
 from shoal.core.seeds import derive
 from shoal.core.task import ArraySpec, RoundPlan, TaskSpec
-from shoal.core.types import Assignment, Costs, ModelVersion, Receipt
+from shoal.core.types import Assignment, Costs, ModelVersion
 from shoal.rounds.effects import (
     Abandon,
     Accept,

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 
 from shoal.core.plan import Buffered
+from shoal.core.receipt import Receipt
 from shoal.core.task import RoundPlan
-from shoal.core.types import Receipt
 from shoal.rounds.record import RoundRecord
 from tests.server.conftest import START, Served, delta, report_body, spec
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shoal.core.receipt import Receipt
 from shoal.core.task import ArraySpec, RoundPlan, TaskSpec
 from shoal.core.tree import digest, encode
-from shoal.core.types import Assignment, Receipt
+from shoal.core.types import Assignment
 from shoal.testing.server_process import ServerProcess
 from shoal.wire.codec import encode_trees, frame
 from shoal.wire.http import Connection

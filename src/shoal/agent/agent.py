@@ -33,8 +33,9 @@ from shoal.core.errors import (
     TooLarge,
     Unauthorised,
 )
+from shoal.core.receipt import Receipt
 from shoal.core.tree import digest_and_size, pieces
-from shoal.core.types import Assignment, Receipt
+from shoal.core.types import Assignment
 from shoal.wire.backoff import Backoff, transient
 from shoal.wire.codec import frame, join_trees
 from shoal.wire.http import Connection

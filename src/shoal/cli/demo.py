@@ -76,7 +76,8 @@ def _folder(home: Path | None, keep: bool) -> Iterator[tuple[Path, bool]]:
 
 
 def _screen(as_json: bool, rounds: int) -> "Screen":
-    from shoal.demo.screen import SCORE, JsonScreen, choose
+    from shoal.demo.choice import choose
+    from shoal.demo.screen import SCORE, JsonScreen
 
     return JsonScreen(sys.stdout, sys.stderr) if as_json else choose(sys.stdout, SCORE, rounds)
 

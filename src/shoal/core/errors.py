@@ -40,10 +40,9 @@ ShoalError
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:  # trees raise these errors, and receipts stand beside trees
-    from shoal.core.types import Receipt
+from shoal.core.receipt import Receipt
 
 
 class ShoalError(Exception):

@@ -63,15 +63,6 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """Proof that an update is durable: which assignment, and the digest of the bytes that were kept."""
-
-    assignment: str
-    digest: str
-    accepted_at: float
-
-
-@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """One version of the model: its number, digest, parent, and how it came to be.
 

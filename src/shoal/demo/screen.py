@@ -160,17 +160,5 @@ class JsonScreen:
         self._stream.flush()
 
 
-def choose(stream: TextIO, score: str, rounds: int) -> Screen:
-    """Return the live screen in a terminal that can show it, else plain lines."""
-    if not stream.isatty():
-        return PlainScreen(stream, score)
-    from rich.console import Console
-
-    from shoal.demo.live import LiveScreen
-
-    console = Console(file=stream)
-    return PlainScreen(stream, score) if console.is_dumb_terminal else LiveScreen(console, score, rounds)
-
-
 def _aligned(cells: Sequence[str]) -> str:
     return "".join(cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=True))

@@ -2,8 +2,9 @@
 
 import hashlib
 
+from shoal.core.receipt import Receipt
 from shoal.core.seeds import derive
-from shoal.core.types import Assignment, Receipt
+from shoal.core.types import Assignment
 from shoal.rounds.effects import Accept, Refuse
 from shoal.rounds.events import Reported
 

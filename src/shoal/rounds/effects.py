@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from shoal.core.types import Assignment, ModelVersion, Receipt
+from shoal.core.receipt import Receipt
+from shoal.core.types import Assignment, ModelVersion
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from shoal.core.types import Assignment, Costs, Receipt
+from shoal.core.receipt import Receipt
+from shoal.core.types import Assignment, Costs
 
 
 class LeaseState(StrEnum):

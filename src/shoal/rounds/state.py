@@ -20,8 +20,9 @@ import math
 from dataclasses import dataclass, field
 
 from shoal.core.origin import Origin
+from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec
-from shoal.core.types import ModelVersion, Receipt
+from shoal.core.types import ModelVersion
 from shoal.rounds import course, devices, people, schedule
 from shoal.rounds.effects import Effect
 from shoal.rounds.events import (

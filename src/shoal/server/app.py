@@ -12,8 +12,8 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
 from shoal.core.errors import BadRequest, Conflict, NotFound, ShoalError, UnknownEncoding
+from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec
-from shoal.core.types import Receipt
 from shoal.rounds.record import RoundRecord
 from shoal.server import routes_blobs, routes_devices, routes_metrics, routes_pins, routes_tasks
 from shoal.server.calls import coordinator, gives, greeted, reply

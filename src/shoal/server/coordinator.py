@@ -10,9 +10,10 @@ import structlog
 
 from shoal.algorithms import registry
 from shoal.core.errors import Conflict, Gone, NotFound, RefusedUpdate, ShoalError, from_code
+from shoal.core.receipt import Receipt
 from shoal.core.schedule import DAY
 from shoal.core.task import TaskSpec
-from shoal.core.types import ModelVersion, Receipt
+from shoal.core.types import ModelVersion
 from shoal.rounds.answers import repeated
 from shoal.rounds.effects import Accept, Assign, Effect, Extend, Refuse, Wait
 from shoal.rounds.events import (

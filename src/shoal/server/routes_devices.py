@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 
 from shoal.core.errors import BadRequest, TooLarge
-from shoal.core.types import Receipt
+from shoal.core.receipt import Receipt
 from shoal.server.calls import body, calling_device, coordinator, gives, greeting, message, reply, require, takes
 from shoal.server.coordinator import INLINE_BYTES, Coordinator
 from shoal.server.receive import receive

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from shoal.core.errors import ShoalError, StoreError
-from shoal.core.types import Receipt
+from shoal.core.receipt import Receipt
 from shoal.rounds.events import Recorded, Reported
 from shoal.store.rules import (
     check_head,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from shoal.core.types import Receipt
+from shoal.core.receipt import Receipt
 from shoal.store import tables
 from shoal.store.failpoints import reached
 from shoal.store.rules import check_snapshot, device_conflict, no_device, renewed, token_conflict

@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from shoal.core.errors import ConfigurationError, CorruptStore, StorageFull, StoreError
-from shoal.core.types import Receipt
+from shoal.core.receipt import Receipt
 from shoal.rounds.events import Recorded
 from shoal.store import rows, schema
 from shoal.store.appending import Append

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
-from shoal.core.types import Receipt
+from shoal.core.receipt import Receipt
 from shoal.rounds.events import Recorded
 
 PersonRole: TypeAlias = Literal["admin", "researcher", "owner", "viewer"]

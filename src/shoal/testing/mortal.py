@@ -18,9 +18,10 @@ from shoal.agent.data import ArrayData
 from shoal.agent.home import AgentHome
 from shoal.agent.work import Result, trained
 from shoal.core.errors import BadRequest, NotPermitted
+from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec, weight_units
 from shoal.core.tree import Tree
-from shoal.core.types import Assignment, Receipt, Update
+from shoal.core.types import Assignment, Update
 from shoal.testing.flaky import FlakyTransport
 from shoal.testing.server_process import ServerProcess
 from shoal.wire.backoff import Backoff

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from shoal.core.errors import Conflict, NotFound, ShoalError, StoreError, StreamConflict
+from shoal.core.receipt import Receipt
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, Bounds, Component, LocalPlan, OptimizerSpec, RoundPlan, TaskSpec
-from shoal.core.types import Costs, Receipt
+from shoal.core.types import Costs
 from shoal.rounds.events import (
     Cancelled,
     CheckedIn,

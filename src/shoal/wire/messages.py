@@ -8,8 +8,9 @@ import msgspec
 
 from shoal.core.errors import BadRequest
 from shoal.core.origin import Origin
+from shoal.core.receipt import Receipt
 from shoal.core.task import Kind
-from shoal.core.types import Assignment, Costs, ModelVersion, Receipt
+from shoal.core.types import Assignment, Costs, ModelVersion
 
 PROTOCOL = 1
 """Version of the protocol; a coordinator refuses calls of another one with 426."""

@@ -1,0 +1,12 @@
+"""The receipt of an update: it stands alone, since errors carry it and trees raise errors."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that an update is durable: which assignment, and the digest of the bytes that were kept."""
+
+    assignment: str
+    digest: str
+    accepted_at: float
