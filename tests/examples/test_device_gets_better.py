@@ -10,7 +10,6 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "device_gets_better.py"
 
 @pytest.mark.processes
 def test_each_stage_is_better_than_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    pytest.importorskip("matplotlib")
     spec = importlib.util.spec_from_file_location("device_gets_better", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
