@@ -56,12 +56,14 @@ def test_federated_standardisation_equals_the_pooled_one():
     assert [name for name, binary in zip(found.columns, found.binary, strict=True) if binary] == ["CHAS"]
 
 
+@pytest.mark.slow
 def test_ten_rounds_give_the_numbers_of_plain_pytorch():
     task, versions = train(10, shuffle=False)
     errors = [evaluate(task, tree, TEST)["mse"] for _, tree in versions]
     assert [errors[1], errors[2], errors[10]] == pytest.approx([401.838, 27.947, 22.946], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_repeat_gives_the_same_digests_and_another_seed_other_ones():
     def digests(seed: int) -> list[str]:
         return [version.digest for version, _ in train(2, shuffle=True, seed=seed)[1]]

@@ -50,6 +50,7 @@ def test_it_says_what_it_releases_before_the_first_byte_leaves(federation: Feder
     assert [release.kind for release in federation.home("bob").releases()] == ["update"]
 
 
+@pytest.mark.slow
 def test_an_update_whose_receipt_was_lost_counts_once(federation: Federation):
     lost = Faulty(federation.transport, "/report", [httpx.ReadError("cut") for _ in range(2)], after=True)
     run = publish(federation, rounds=2)

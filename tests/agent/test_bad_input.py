@@ -51,6 +51,7 @@ def test_a_name_that_is_taken_ends_it(federation: Federation) -> None:
         run(federation, "bob", home="elsewhere")
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_began_anew_is_joined_again_once(federation: Federation, tmp_path: Path) -> None:
     first = federation.start("bob", code=None)
     federation.said.until("enrolled as 'bob'")

@@ -38,6 +38,7 @@ def test_it_takes_part_once_conditions_hold(federation: Federation):
         assert not device.status().running
 
 
+@pytest.mark.slow
 def test_training_stops_at_once_when_a_condition_ends(federation: Federation):
     switch, batches, reached = Switch(charging=True), [], threading.Event()
 

@@ -40,6 +40,7 @@ def trained(federation: Federation):
     return run
 
 
+@pytest.mark.slow
 def test_the_mean_over_owners_is_that_over_their_pooled_rows_and_no_update_travels(federation: Federation):
     for name in ROWS:
         start(federation, name)
@@ -80,6 +81,7 @@ def test_an_owner_refuses_what_it_does_not_allow_or_have(federation: Federation,
     assert why in federation.said.until("refused round 1 of line-evaluation-1")
 
 
+@pytest.mark.slow
 def test_an_owner_who_keeps_metrics_back_is_not_asked(federation: Federation):
     federation.researcher.publish(task(), rounds=1, goal=1)
     start(federation, "bob", Policy(evaluation=False))

@@ -68,6 +68,7 @@ def test_a_check_names_the_owner_whose_rows_do_not_fit_and_ends(federation: Fede
     assert [status.phase for status in federation.researcher.tasks()] == ["cancelled"]
 
 
+@pytest.mark.slow
 def test_a_check_is_for_those_who_have_the_tasks_code(federation: Federation):
     federation.start("bob", code=lambda: line_task(name="other"))
     with pytest.raises(Abandoned, match="line-check-1 has 0 of 1 reports"):

@@ -111,6 +111,7 @@ def test_an_evaluation_is_the_mean_over_all_rows():
         evaluation.result(("loss",), evaluation.nothing(1), 0)
 
 
+@pytest.mark.slow
 @given(st.permutations(range(6)), st.integers(0, 6), st.sampled_from(["evaluation", "histogram", "quantiles"]))
 def test_order_and_grouping_of_owners_give_the_same_bits(order, cut, kind):
     draw = np.random.default_rng(6)

@@ -56,6 +56,7 @@ def test_a_checkpoint_is_gone_on_from(code: Path, tmp_path: Path):
     assert again.stdout == ""  # all its rounds were done
 
 
+@pytest.mark.slow
 def test_a_person_sees_the_last_round_and_why_its_trainer(code: Path):
     result = runner.invoke(app, ["simulate", f"{code}:task", "--rounds", "2"], catch_exceptions=False)
     assert result.exit_code == 0

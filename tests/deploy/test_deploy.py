@@ -183,6 +183,7 @@ def test_what_housekeeping_needs_is_pinned(name):
     assert re.search(rf"^{name}==", (TOP / "constraints.txt").read_text(), re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["deploy.md", "operations.md"])
 def test_every_command_in_the_pages_exists(page, monkeypatch):
     monkeypatch.setenv("SHOAL_URL", "http://127.0.0.1:8080")

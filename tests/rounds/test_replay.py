@@ -328,7 +328,7 @@ class Rounds(RuleBasedStateMachine):
 
 
 TestRounds = Rounds.TestCase
-TestRounds.settings = settings(max_examples=60, stateful_step_count=40)
+TestRounds.settings = settings(max_examples=30, stateful_step_count=40)
 
 
 def test_an_empty_stream_is_corrupt():

@@ -83,6 +83,7 @@ def test_devices_that_called_long_ago_are_not_counted(served):
     assert scrape(served)["shoal_devices_seen_last_hour",] == 1
 
 
+@pytest.mark.slow
 def test_a_held_request_is_counted(served):
     from concurrent.futures import ThreadPoolExecutor
 

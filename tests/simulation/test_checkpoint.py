@@ -40,6 +40,7 @@ def digests(run: SimulatedRun) -> list[str]:
     return [version.digest for version in run.versions]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_versions(tmp_path: Path):
     path = tmp_path / "runs" / "a.checkpoint"
 

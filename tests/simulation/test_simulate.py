@@ -38,6 +38,7 @@ def test_with_all_clients_the_versions_are_those_of_the_rounds_in_process(strate
     assert digests(run) == [version.digest for version, _ in wanted]
 
 
+@pytest.mark.slow
 def test_trainers_agree_and_a_repeat_gives_the_same_bits():
     task, clients = regression_task(PLAN), regression_clients((8,) * 6)
 

@@ -24,6 +24,7 @@ def test_the_mean_keeps_every_law():
     aggregator_laws(ExactMean())
 
 
+@pytest.mark.slow
 def test_the_mean_keeps_every_law_for_another_task():
     arrays = {"w": ArraySpec((5,), "float32"), "n": ArraySpec((), "int8", Role.COUNTER)}
     aggregator_laws(ExactMean(), TaskSpec("t", arrays, 1, RoundPlan(goal=8), bounds=Bounds(0.3, 5.5, 100)))
