@@ -189,11 +189,12 @@ class AgentHome:
         return _sound(self._versions, digest)
 
     def keep_version(self, digest: str, pieces: Iterable[bytes]) -> Path:
-        """Keep a version, verified as with `keep_blob`, in the place of the one before."""
+        """Keep a version, verified as with `keep_blob`; the one before goes once this one is durable."""
         path = self._versions / _harmless("digest", digest)
-        for former in self._versions.iterdir():
-            former.unlink()
         write_durably(path, pieces, 0o600)
+        for former in self._versions.iterdir():
+            if former != path:
+                former.unlink()
         return path
 
 

@@ -171,6 +171,7 @@ class Coordinator:
         running = self._running(f"{spec.name}-{len(same) + 1}")
         await running.begin(Published(running.task, spec))
         self.tasks[running.task] = running
+        self._turns.forget(name for name, task in self.tasks.items() if task.state.phase.over)
         self.bell.ring()
         return self.status(running)
 
