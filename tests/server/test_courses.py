@@ -61,7 +61,7 @@ def test_a_late_report_is_carried_when_the_plan_says_so(served: Served):
 def test_a_repeat_gets_its_receipt_however_old_it_is(served: Served):
     task = served.publish(spec(rounds=6, goal=1)).id
     [(name, assignment)] = one_round(served, task, "ann")
-    state = served.coordinator.task(task).state
+    state = served.coordinator.tasks.find(task).state
     receipt = state.former[assignment]
     for _ in range(3):
         one_round(served, task, "bob")

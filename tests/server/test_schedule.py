@@ -21,7 +21,7 @@ def test_few_devices_meet_and_many_are_spread(served: Served):
     assert served.check_in("ann").assignment is not None
     assert served.check_in("bob").retry_after == 5.0
     many = (f"device {number}" for number in range(2 * SMALL))
-    served.coordinator._population = Population.of(many, served.clock())
+    served.coordinator.devices.population = Population.of(many, served.clock())
     told = {served.check_in(name).retry_after for name in ("bob", "cyd", "dan")}
     # 2,000 devices of which one is wanted in 30 seconds
     assert len(told) == 3

@@ -1,12 +1,12 @@
 """Keeping a home small: removes what retention gives up, and makes room before an upload is turned away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import structlog
 
-from shoal.core.errors import Gone, NotFound, ShoalError
+from shoal.core.errors import NotFound
 from shoal.server.arrivals import Arrivals
 from shoal.server.auth import Identities
 from shoal.server.limits import Limits
@@ -14,6 +14,7 @@ from shoal.server.retention import Kept, expired, orphans, updates, used
 from shoal.server.running import RunningTask
 from shoal.server.space import Place, Room, Space
 from shoal.server.storage import Storage
+from shoal.server.tasks import Tasks
 from shoal.store.store import Stored
 
 HOUR = 3600.0
@@ -32,7 +33,7 @@ class Housekeeping:
     def __init__(
         self,
         storage: Storage,
-        tasks: Mapping[str, RunningTask],
+        tasks: Tasks,
         arrivals: Arrivals,
         identities: Identities,
         clock: Callable[[], float],
@@ -126,21 +127,10 @@ class Housekeeping:
             raise NotFound(f"task {task.task!r} has no version {number}", f"its newest is {task.state.latest.number}")
         async with self._arrivals.coming(version.digest):
             if pinned:
-                self.present(version.digest)
+                self._tasks.present(version.digest)
             (self.pins.add if pinned else self.pins.discard)((task.task, number))
             await asyncio.to_thread(self._storage.store.pin, task.task, number, pinned)
         self._known = -1
-
-    def present(self, digest: str) -> None:
-        """Raise Gone when a digest is that of a version which was removed, NotFound when it is unknown."""
-        try:
-            self._storage.blobs.size(digest)
-        except NotFound as error:
-            for task in self._tasks.values():
-                for version in task.state.versions:
-                    if digest in (version.digest, version.checkpoint):
-                        raise _removed(task.task, version.number) from error
-            raise
 
     def _versions(self) -> int:
         return sum(len(task.state.versions) for task in self._tasks.values())
@@ -178,10 +168,3 @@ class Housekeeping:
         async with self._arrivals.going(doomed):
             await asyncio.to_thread(remove, doomed)
         self.removed += len(doomed)
-
-
-def _removed(task: str, number: int) -> ShoalError:
-    return Gone(
-        f"version {number} of {task} was removed, to keep only the newest ones",
-        "take a newer one; the coordinator keeps more with --keep-versions, and `shoal models pin` keeps one for good",
-    )

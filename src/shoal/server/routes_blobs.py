@@ -41,7 +41,7 @@ async def fetch(request: Request, digest: str) -> Response:
     """Return a blob. It never changes, so it may be cached for ever; 410 when it is of a version that was removed."""
     require_anyone(request)
     here = coordinator(request)
-    here.housekeeping.present(digest)
+    here.tasks.present(digest)
     blobs = here.storage.blobs
     if blobs.namespace(digest) != "published":
         raise NotFound(f"no published blob {digest}", "updates are never handed out")

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 from shoal.core.errors import BadRequest, TooLarge
 from shoal.core.receipt import Receipt
 from shoal.server.calls import body, calling_device, coordinator, gives, greeting, message, reply, require, takes
-from shoal.server.coordinator import INLINE_BYTES, Coordinator
+from shoal.server.coordinator import Coordinator
+from shoal.server.devices import INLINE_BYTES
 from shoal.server.receive import receive
 from shoal.server.storage import open_bytes
 from shoal.server.verify import largest_report
@@ -52,7 +53,7 @@ async def leave(request: Request) -> Response:
     device = calling_device(request)
     here = coordinator(request)
     gone = ReleaseRequest("the device left")
-    await here.dismiss(device, gone.reason)
+    await here.devices.dismiss(device, gone.reason)
     return reply(gone)
 
 
@@ -62,7 +63,7 @@ async def check_in(request: Request) -> Response:
     device = calling_device(request)
     asked = await greeting(request, CheckInRequest)
     here = coordinator(request)
-    answer, held = await here.check_in(device, asked)
+    answer, held = await here.devices.check_in(device, asked)
     here.metrics.check_ins.labels("waiting" if answer.assignment is None else "assigned").inc()
     return reply(answer, held)
 
@@ -70,7 +71,7 @@ async def check_in(request: Request) -> Response:
 @router.post("/v1/assignments/{assignment}/renew", responses=gives(RenewReply))
 async def renew(request: Request, assignment: str) -> Response:
     """Keep a place for another lease, because the work progresses."""
-    return reply(RenewReply(await coordinator(request).renew(calling_device(request), assignment)))
+    return reply(RenewReply(await coordinator(request).devices.renew(calling_device(request), assignment)))
 
 
 @router.post(
@@ -80,7 +81,7 @@ async def release(request: Request, assignment: str) -> Response:
     """Give a place back, and say why."""
     device = calling_device(request)
     asked = await message(request, ReleaseRequest)
-    await coordinator(request).release(device, assignment, asked.reason)
+    await coordinator(request).devices.release(device, assignment, asked.reason)
     return reply(asked)
 
 
@@ -94,9 +95,9 @@ async def report(request: Request, assignment: str) -> Response:
     device = calling_device(request)
     here = coordinator(request)
     with here.metrics.reporting(""):
-        spec = here.assigned(device, assignment).state.spec
+        spec = here.devices.assigned(device, assignment).state.spec
     with here.metrics.reporting(spec.name):
-        _, given = await here.expected(device, assignment)
+        _, given = await here.devices.expected(device, assignment)
         most = largest_report(spec)
         pieces = body(request, 4 + MAX_HEAD + most)
         head, rest = await _read_head(pieces)
@@ -140,7 +141,7 @@ async def _small(
         if len(data) > head.size:
             raise TooLarge(f"an update of more than {head.size} bytes", "send as many as its head says")
     _check_arrived(head, len(data), hashlib.sha256(data).hexdigest())
-    return await here.report(device, assignment, head, open_bytes(data), data)
+    return await here.devices.report(device, assignment, head, open_bytes(data), data)
 
 
 async def _large(
@@ -156,9 +157,9 @@ async def _large(
     try:
         _check_arrived(head, received.size, received.digest)
         here.storage.written(received.digest)
-        return await here.report(device, assignment, head, here.storage.tree(received.digest), None)
+        return await here.devices.report(device, assignment, head, here.storage.tree(received.digest), None)
     finally:
-        await here.forget((received.digest,), own=int(received.digest == head.digest))
+        await here.tasks.forget((received.digest,), own=int(received.digest == head.digest))
 
 
 def _check_arrived(head: ReportHead, size: int, digest: str) -> None:

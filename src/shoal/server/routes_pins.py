@@ -30,11 +30,11 @@ async def unpin(request: Request, task: str, number: int) -> Response:
 async def _set(request: Request, task: str, number: int, pinned: bool) -> Response:
     require(request, "publish")
     here = coordinator(request)
-    await here.housekeeping.pin(here.task(task), number, pinned)
+    await here.housekeeping.pin(here.tasks.find(task), number, pinned)
     return _pins(request, task)
 
 
 def _pins(request: Request, task: str) -> Response:
     here = coordinator(request)
-    found = here.task(task)
+    found = here.tasks.find(task)
     return reply(Pins(found.task, tuple(sorted(here.housekeeping.pinned(found.task)))))

@@ -14,7 +14,7 @@ router = APIRouter(tags=["tasks"])
 async def publish(request: Request) -> Response:
     """Begin a task whose blobs were sent before; its id is its name with a number."""
     require(request, "publish")
-    return reply(await coordinator(request).publish(await message(request, TaskSpec)))
+    return reply(await coordinator(request).tasks.publish(await message(request, TaskSpec)))
 
 
 @router.get("/v1/tasks", responses=gives(TaskStatus, many=True))
@@ -22,14 +22,14 @@ async def tasks(request: Request) -> Response:
     """List all tasks, oldest first."""
     require(request, "read")
     here = coordinator(request)
-    return reply([here.status(task) for task in here.tasks.values()])
+    return reply([here.tasks.status(task) for task in here.tasks.values()])
 
 
 @router.get("/v1/tasks/{task}", responses=gives(TaskSpec))
 async def spec(request: Request, task: str) -> Response:
     """Return a task's spec; {task} is an id, or a name for the newest of that name."""
     require_anyone(request)
-    return reply(coordinator(request).task(task).state.spec)
+    return reply(coordinator(request).tasks.find(task).state.spec)
 
 
 @router.get("/v1/tasks/{task}/status", responses=gives(TaskStatus))
@@ -37,14 +37,14 @@ async def status(request: Request, task: str) -> Response:
     """Return where a task stands."""
     require(request, "read")
     here = coordinator(request)
-    return reply(here.status(here.task(task)))
+    return reply(here.tasks.status(here.tasks.find(task)))
 
 
 @router.get("/v1/tasks/{task}/latest", responses=gives(LatestReply))
 async def latest(request: Request, task: str) -> Response:
     """Return the newest version, which devices use between rounds; {task} is an id or a name."""
     require_anyone(request)
-    running = coordinator(request).task(task)
+    running = coordinator(request).tasks.find(task)
     return reply(LatestReply(running.task, running.state.latest))
 
 
@@ -52,7 +52,7 @@ async def latest(request: Request, task: str) -> Response:
 async def versions(request: Request, task: str, after: int = -1, wait: float = 0.0) -> Response:
     """Return the versions after a number; held up to `wait` seconds until there is one or the task is over."""
     require(request, "read")
-    answer, held = await coordinator(request).versions(task, after, wait)
+    answer, held = await coordinator(request).tasks.versions(task, after, wait)
     return reply(answer, held)
 
 
@@ -61,21 +61,21 @@ async def cancel(request: Request, task: str) -> Response:
     """End a task now; its versions stay."""
     require(request, "publish")
     asked = await message(request, CancelRequest)
-    return reply(await coordinator(request).cancel(task, asked.reason))
+    return reply(await coordinator(request).tasks.cancel(task, asked.reason))
 
 
 @router.post("/v1/tasks/{task}/pause", responses=gives(TaskStatus))
 async def pause(request: Request, task: str) -> Response:
     """Hand out no more work; what is under way may still be reported."""
     require(request, "publish")
-    return reply(await coordinator(request).pause(task))
+    return reply(await coordinator(request).tasks.pause(task))
 
 
 @router.post("/v1/tasks/{task}/resume", responses=gives(TaskStatus))
 async def resume(request: Request, task: str) -> Response:
     """Go on with a paused task, as if no time had passed."""
     require(request, "publish")
-    return reply(await coordinator(request).resume(task))
+    return reply(await coordinator(request).tasks.resume(task))
 
 
 @router.post("/v1/tasks/{task}/extend", openapi_extra=takes(ExtendRequest), responses=gives(TaskStatus))
@@ -83,11 +83,11 @@ async def extend(request: Request, task: str) -> Response:
     """Let a task have so many rounds altogether, also after it finished."""
     require(request, "publish")
     asked = await message(request, ExtendRequest)
-    return reply(await coordinator(request).extend(task, asked.rounds))
+    return reply(await coordinator(request).tasks.extend(task, asked.rounds))
 
 
 @router.get("/v1/tasks/{task}/rounds", responses=gives(RoundRecord, many=True))
 async def rounds(request: Request, task: str) -> Response:
     """Return what happened in each round: who was selected, dropped, late or refused and why, bytes and seconds."""
     require(request, "read")
-    return reply(coordinator(request).rounds(task))
+    return reply(coordinator(request).tasks.rounds(task))

@@ -13,5 +13,5 @@ from shoal.testing.aggregators import EVERY_LAW as EVERY_LAW
 from shoal.testing.aggregators import AggregatorLaw as AggregatorLaw
 from shoal.testing.aggregators import aggregator_laws as aggregator_laws
 from shoal.testing.aggregators import updates as updates
-from shoal.testing.stores import blobs_laws as blobs_laws
+from shoal.testing.blobs import blobs_laws as blobs_laws
 from shoal.testing.stores import store_laws as store_laws

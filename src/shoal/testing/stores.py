@@ -1,13 +1,12 @@
-"""What must hold of every store of events and of every store of blobs."""
+"""What must hold of every store of events."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from typing import TypeAlias
 
-from shoal.core.errors import Conflict, NotFound, ShoalError, StoreError, StreamConflict
+from shoal.core.errors import Conflict, NotFound, StoreError, StreamConflict
 from shoal.core.receipt import Receipt
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, Bounds, Component, LocalPlan, OptimizerSpec, RoundPlan, TaskSpec
@@ -30,7 +29,8 @@ from shoal.rounds.events import (
     Resumed,
     Ticked,
 )
-from shoal.store.store import Blobs, DeviceRecord, Entry, Namespace, Store, TokenRecord
+from shoal.store.store import DeviceRecord, Entry, Store, TokenRecord
+from shoal.testing.holding import hold, raises
 
 Reopen: TypeAlias = Callable[[Store], Store]
 
@@ -108,20 +108,6 @@ def store_laws(make_store: Callable[[], Store], reopen: Reopen | None = None) ->
         _nothing_is_lost(make_store(), reopen)
 
 
-def _hold(holds: bool, text: str) -> None:
-    if not holds:  # not an assert statement: `python -O` must not switch the laws off
-        raise AssertionError(text)
-
-
-@contextmanager
-def _raises(kind: type[ShoalError], what: str) -> Iterator[None]:
-    try:
-        yield
-    except kind:
-        return
-    raise AssertionError(f"{what} does not raise {kind.__name__}")
-
-
 def _records(events: Iterable[Event], start: float = 1_000_000.25) -> list[Recorded]:
     return [Recorded(start + number, event) for number, event in enumerate(events)]
 
@@ -137,23 +123,23 @@ def _begin(store: Store, stream: str, events: Iterable[Event] = EVENTS) -> tuple
 
 
 def _events_come_back(store: Store) -> None:
-    _hold(list(store.events("none")) == [], "a stream that nobody wrote to has events")
+    hold(list(store.events("none")) == [], "a stream that nobody wrote to has events")
     end, epoch = _begin(store, "a")
-    _hold(end == len(EVENTS), f"the position after {len(EVENTS)} events is {end}")
+    hold(end == len(EVENTS), f"the position after {len(EVENTS)} events is {end}")
     records = _records(EVENTS)
     expected = list(enumerate(records, 1))
     found = list(store.events("a"))
-    _hold(found == expected, f"the events read back as {found}")
-    _hold(
+    hold(found == expected, f"the events read back as {found}")
+    hold(
         [repr(record) for _, record in found] == [repr(record) for record in records],
         "an event reads back with values of other types",
     )
-    _hold(list(store.events("a", 4)) == expected[4:], "events after position 4 are others than those from 5 on")
-    _hold(list(store.events("a", end)) == [], "there are events after the end")
+    hold(list(store.events("a", 4)) == expected[4:], "events after position 4 are others than those from 5 on")
+    hold(list(store.events("a", end)) == [], "there are events after the end")
     many = 2000
     store.append("a", _ticks(many), expect=end, epoch=epoch)
     positions = [position for position, _ in store.events("a")]
-    _hold(positions == list(range(1, end + many + 1)), "positions of a long stream have gaps or another order")
+    hold(positions == list(range(1, end + many + 1)), "positions of a long stream have gaps or another order")
 
 
 def _streams_have_an_order(store: Store) -> None:
@@ -161,15 +147,15 @@ def _streams_have_an_order(store: Store) -> None:
         store.lead(stream)
     for stream in ("z", "m", "a"):
         _begin(store, stream)
-    _hold(store.streams() == ["z", "m", "a"], f"streams z, m and a, begun in this order, are {store.streams()}")
+    hold(store.streams() == ["z", "m", "a"], f"streams z, m and a, begun in this order, are {store.streams()}")
 
 
 def _unchanged(store: Store, entry: Entry, what: str) -> None:
     before = list(store.events(entry.stream))
-    with _raises(StreamConflict, what):
+    with raises(StreamConflict, what):
         store.submit(replace(entry, inline={"f" * 64: b"bytes"})).result(30)
-    _hold(list(store.events(entry.stream)) == before, f"{what} leaves events")
-    _hold(store.inline("f" * 64) is None, f"{what} leaves bytes")
+    hold(list(store.events(entry.stream)) == before, f"{what} leaves events")
+    hold(store.inline("f" * 64) is None, f"{what} leaves bytes")
 
 
 def _conflicts_leave_nothing(store: Store) -> None:
@@ -177,8 +163,8 @@ def _conflicts_leave_nothing(store: Store) -> None:
     for expect in (0, end - 1, end + 1):
         _unchanged(store, Entry("a", _ticks(3), expect, epoch), f"an append at {expect} to a stream at {end}")
     _unchanged(store, Entry("new", _ticks(1), 1, 0), "an append past the end of a new stream")
-    _hold("new" not in store.streams(), "a stream exists though its only append was refused")
-    _hold(store.append("a", _ticks(1), expect=end, epoch=epoch) == end + 1, "an append after refused ones is wrong")
+    hold("new" not in store.streams(), "a stream exists though its only append was refused")
+    hold(store.append("a", _ticks(1), expect=end, epoch=epoch) == end + 1, "an append after refused ones is wrong")
 
 
 def _nothing_counts_twice(store: Store) -> None:
@@ -199,18 +185,18 @@ def _receipts_are_found_again(store: Store) -> None:
     known = next(event for event in EVENTS if isinstance(event, Reported))
     at = _records(EVENTS)[EVENTS.index(known)].at
     given = store.accepted(stream, known.assignment, known.device)
-    _hold(given == Receipt(known.assignment, known.digest, at), f"an accepted update has the receipt {given}")
-    _hold(store.accepted(stream, known.assignment, "mallory") is None, "another device finds a receipt")
-    _hold(store.accepted(stream, "a2", "bob") is None, "an update that was not accepted has a receipt")
-    _hold(store.accepted("another", known.assignment, known.device) is None, "another stream has a receipt")
+    hold(given == Receipt(known.assignment, known.digest, at), f"an accepted update has the receipt {given}")
+    hold(store.accepted(stream, known.assignment, "mallory") is None, "another device finds a receipt")
+    hold(store.accepted(stream, "a2", "bob") is None, "an update that was not accepted has a receipt")
+    hold(store.accepted("another", known.assignment, known.device) is None, "another stream has a receipt")
 
 
 def _the_last_leader_writes(store: Store) -> None:
     end, epoch = _begin(store, "a")
     later = store.lead("a")
-    _hold(later > epoch, f"the epoch after {epoch} is {later}")
+    hold(later > epoch, f"the epoch after {epoch} is {later}")
     _unchanged(store, Entry("a", _ticks(1), end, epoch), "an append by a leader that was replaced")
-    _hold(store.append("a", _ticks(1), expect=end, epoch=later) == end + 1, "the new leader cannot append")
+    hold(store.append("a", _ticks(1), expect=end, epoch=later) == end + 1, "the new leader cannot append")
     _begin(store, "b")
 
 
@@ -220,22 +206,22 @@ def _bytes_come_with_events(store: Store) -> None:
     store.submit(Entry("a", _ticks(1), 0, epoch, inline)).result(30)
     store.submit(Entry("a", _ticks(1), 1, epoch, {"b" * 64: bytes(range(256)), "c" * 64: b"c"})).result(30)
     found = {digest: store.inline(digest) for digest in (*inline, "c" * 64)}
-    _hold(found == {**inline, "c" * 64: b"c"}, f"the bytes read back as {found}")
-    _hold(store.inline("d" * 64) is None, "there are bytes that nobody brought")
+    hold(found == {**inline, "c" * 64: b"c"}, f"the bytes read back as {found}")
+    hold(store.inline("d" * 64) is None, "there are bytes that nobody brought")
     store.discard(["b" * 64, "d" * 64, "b" * 64])
-    _hold(store.inline("b" * 64) is None, "discarded bytes are still there")
-    _hold(store.inline("c" * 64) == b"c", "bytes are gone that were not discarded")
+    hold(store.inline("b" * 64) is None, "discarded bytes are still there")
+    hold(store.inline("c" * 64) == b"c", "bytes are gone that were not discarded")
 
 
 def _the_newest_snapshot_stays(store: Store) -> None:
     end, _ = _begin(store, "a")
-    _hold(store.snapshot("a") is None, "a stream has a snapshot that nobody saved")
+    hold(store.snapshot("a") is None, "a stream has a snapshot that nobody saved")
     for position, data in ((2, b"two"), (end, b"\0end"), (3, b"three")):
         store.save_snapshot("a", position, data)
-    _hold(store.snapshot("a") == (end, b"\0end"), f"the newest snapshot is {store.snapshot('a')}")
-    with _raises(StreamConflict, "a snapshot past the stream's end"):
+    hold(store.snapshot("a") == (end, b"\0end"), f"the newest snapshot is {store.snapshot('a')}")
+    with raises(StreamConflict, "a snapshot past the stream's end"):
         store.save_snapshot("a", end + 1, b"")
-    _hold(store.snapshot("b") is None, "a stream has the snapshot of another")
+    hold(store.snapshot("b") is None, "a stream has the snapshot of another")
 
 
 def _devices_have_one_key(store: Store) -> None:
@@ -243,28 +229,28 @@ def _devices_have_one_key(store: Store) -> None:
     bob = DeviceRecord("1", "bob", "key b", "secret b", 4.0)
     for device in (zoe, bob, zoe):
         store.add_device(device)
-    _hold(store.devices() == [zoe, bob], f"the devices are {store.devices()}")
-    with _raises(Conflict, "a name with another key"):
+    hold(store.devices() == [zoe, bob], f"the devices are {store.devices()}")
+    with raises(Conflict, "a name with another key"):
         store.add_device(replace(zoe, id="3", public_key="key x"))
-    with _raises(Conflict, "an id with another name"):
+    with raises(Conflict, "an id with another name"):
         store.add_device(replace(zoe, name="eve"))
     again = replace(zoe, secret_hash="another")  # noqa: S106 - a hash, and no secret
     store.add_device(again)
     store.revoke_device(bob.id, 9.5)
     store.add_device(bob)
-    with _raises(NotFound, "revoking a device that does not exist"):
+    with raises(NotFound, "revoking a device that does not exist"):
         store.revoke_device("3", 9.5)
     expected = [again, replace(bob, revoked=9.5)]
-    _hold(store.devices() == expected, f"the devices are {store.devices()}, not {expected}")
+    hold(store.devices() == expected, f"the devices are {store.devices()}, not {expected}")
 
 
 def _tokens_are_kept_once(store: Store) -> None:
     tokens = [TokenRecord("b", "admin", 2.5), TokenRecord("a", "enrolment", 3.0, 4.5)]
     for token in (*tokens, tokens[0]):
         store.add_token(token)
-    with _raises(Conflict, "a token with another purpose"):
+    with raises(Conflict, "a token with another purpose"):
         store.add_token(replace(tokens[1], purpose="admin"))
-    _hold(store.tokens() == tokens, f"the tokens are {store.tokens()}")
+    hold(store.tokens() == tokens, f"the tokens are {store.tokens()}")
 
 
 def _one_of_a_race_wins(store: Store) -> None:
@@ -279,9 +265,9 @@ def _one_of_a_race_wins(store: Store) -> None:
 
     with ThreadPoolExecutor(THREADS) as pool:
         winners = [name for name in pool.map(append, range(THREADS)) if name is not None]
-    _hold(len(winners) == 1, f"{len(winners)} threads of {THREADS} appended at the same position")
+    hold(len(winners) == 1, f"{len(winners)} threads of {THREADS} appended at the same position")
     kept = [record.event for _, record in store.events("a")]
-    _hold(kept == [CheckedIn(winners[0])], f"the stream holds {kept}, the winner was told {winners[0]}")
+    hold(kept == [CheckedIn(winners[0])], f"the stream holds {kept}, the winner was told {winners[0]}")
 
 
 def _streams_grow_side_by_side(store: Store) -> None:
@@ -300,8 +286,8 @@ def _streams_grow_side_by_side(store: Store) -> None:
         list(pool.map(grow, range(THREADS)))
     for number in range(THREADS):
         kept = [record.event for _, record in store.events(f"stream {number}")]
-        _hold(kept == [CheckedIn(f"{at}") for at in range(length)], f"stream {number} holds {kept}")
-        _hold(store.inline(f"{number}/{length - 1}") == b"x", f"stream {number} lost the bytes of its last event")
+        hold(kept == [CheckedIn(f"{at}") for at in range(length)], f"stream {number} holds {kept}")
+        hold(store.inline(f"{number}/{length - 1}") == b"x", f"stream {number} lost the bytes of its last event")
 
 
 def _a_failure_stays_alone(store: Store) -> None:
@@ -310,18 +296,18 @@ def _a_failure_stays_alone(store: Store) -> None:
     bad = [replace(entry, expect=entry.expect + 1, inline={f"bad {entry.expect}": b"x"}) for entry in good]
     futures = [(store.submit(wrong), store.submit(right)) for wrong, right in zip(bad, good, strict=True)]
     for position, (wrong, right) in enumerate(futures):
-        _hold(right.result(30) == position + 1, "an entry failed, or moved, because of another one")
-        _hold(isinstance(wrong.exception(30), StreamConflict), "an entry that does not fit was taken")
-        _hold(store.inline(f"bad {position}") is None, "an entry that failed left bytes")
+        hold(right.result(30) == position + 1, "an entry failed, or moved, because of another one")
+        hold(isinstance(wrong.exception(30), StreamConflict), "an entry that does not fit was taken")
+        hold(store.inline(f"bad {position}") is None, "an entry that failed left bytes")
 
 
 def _closed_takes_nothing(store: Store) -> None:
     end, epoch = _begin(store, "a")
     pending = [store.submit(Entry("a", _ticks(1), end + number, epoch)) for number in range(20)]
     store.close()
-    _hold(all(future.done() for future in pending), "the store closed before it had finished")
-    _hold([future.result() for future in pending][-1] == end + 20, "entries submitted before the end were lost")
-    with _raises(StoreError, "an append to a closed store"):
+    hold(all(future.done() for future in pending), "the store closed before it had finished")
+    hold([future.result() for future in pending][-1] == end + 20, "entries submitted before the end were lost")
+    with raises(StoreError, "an append to a closed store"):
         store.submit(Entry("a", _ticks(1), end + 20, epoch)).result(30)
     store.close()
 
@@ -336,106 +322,11 @@ def _nothing_is_lost(store: Store, reopen: Reopen) -> None:
     store.add_token(TokenRecord("b", "viewer", 2.5))
     before = _everything(store)
     with closing(reopen(store)) as again:
-        _hold(_everything(again) == before, f"{before} is, opened again, {_everything(again)}")
+        hold(_everything(again) == before, f"{before} is, opened again, {_everything(again)}")
         _unchanged(again, Entry("b", _ticks(1), end, epoch), "an append at an old position, after opening again")
-        _hold(again.lead("b") > epoch, "an epoch is given away again after opening again")
+        hold(again.lead("b") > epoch, "an epoch is given away again after opening again")
 
 
 def _everything(store: Store) -> object:
     streams = [(name, list(store.events(name)), store.snapshot(name)) for name in store.streams()]
     return streams, store.inline("a" * 64), store.devices(), store.tokens()
-
-
-def blobs_laws(make_blobs: Callable[[], Blobs], reopen: Callable[[Blobs], Blobs] | None = None) -> None:
-    """Check a store of blobs; `make_blobs` returns a new, empty one each time.
-
-    - A blob is visible after `commit`, under the SHA-256 of its bytes, in the namespace it was written to; not before,
-      and not after `abort`, which does no harm after `commit`.
-    - Any range of it reads back, in however many pieces; ranges beyond the end are cut.
-    - Equal bytes may be written again, also by many threads at once.
-    - A deleted blob is gone; an update goes before what is published with the same bytes.
-    - What is no digest of a blob raises NotFound at once, whatever it looks like; deleting it does nothing.
-    - With `reopen`: blobs that were committed are there afterwards, and nothing else is.
-    """
-    for law in (_whole_or_not_at_all, _ranges_read_back, _equal_bytes_are_one, _deleted_is_gone, _unknown_is_not_found):
-        law(make_blobs())
-    if reopen is not None:
-        _blobs_stay(make_blobs(), reopen)
-
-
-def _write(blobs: Blobs, namespace: Namespace, *pieces: bytes) -> str:
-    writer = blobs.writer(namespace)
-    for piece in pieces:
-        writer.write(memoryview(piece))
-    digest = writer.commit()
-    writer.abort()
-    return digest
-
-
-def _absent(blobs: Blobs, digest: str, what: str) -> None:
-    reads: tuple[Callable[[str], object], ...] = (blobs.open, blobs.size, blobs.namespace)
-    for read in reads:
-        with _raises(NotFound, what):
-            read(digest)
-
-
-def _whole_or_not_at_all(blobs: Blobs) -> None:
-    namespaces: tuple[Namespace, ...] = ("published", "updates")
-    for namespace in namespaces:
-        data = namespace.encode()
-        digest = hashlib.sha256(data).hexdigest()
-        dropped = blobs.writer(namespace)
-        dropped.write(data)
-        _absent(blobs, digest, "a blob before its commit")
-        dropped.abort()
-        dropped.abort()
-        _absent(blobs, digest, "a blob that was aborted")
-        _hold(_write(blobs, namespace, data[:3], b"", data[3:]) == digest, "commit returns another digest than SHA-256")
-        _hold(blobs.namespace(digest) == namespace, f"what was written to {namespace} is in {blobs.namespace(digest)}")
-
-
-def _ranges_read_back(blobs: Blobs) -> None:
-    data = bytes(range(251)) * 10_000  # longer than any piece, and of a length that no piece divides
-    digest, empty = _write(blobs, "published", data), _write(blobs, "published")
-    _hold((blobs.size(digest), blobs.size(empty)) == (len(data), 0), "a size is not the number of bytes")
-    _hold(list(blobs.open(empty)) == [], "an empty blob has pieces")
-    half = len(data) // 2
-    for start, stop in ((0, None), (0, 8), (8, 8), (9, 8), (half, None), (3, len(data) + 5), (len(data) + 1, None)):
-        read = b"".join(blobs.open(digest, start, stop))
-        _hold(read == data[start:stop], f"bytes {start} to {stop} read back as {len(read)} other ones")
-
-
-def _equal_bytes_are_one(blobs: Blobs) -> None:
-    with ThreadPoolExecutor(THREADS) as pool:
-        digests = set(pool.map(lambda _: _write(blobs, "updates", b"same"), range(THREADS)))
-    _hold(len(digests) == 1, f"equal bytes have the digests {digests}")
-    _hold(b"".join(blobs.open(digests.pop())) == b"same", "bytes that were written again read back as others")
-
-
-def _deleted_is_gone(blobs: Blobs) -> None:
-    first, second = _write(blobs, "updates", b"first"), _write(blobs, "updates", b"second")
-    blobs.delete(first)
-    blobs.delete(first)
-    _absent(blobs, first, "a blob that was deleted")
-    _hold(b"".join(blobs.open(second)) == b"second", "deleting a blob took another one")
-    _write(blobs, "published", b"second")
-    blobs.delete(second)
-    _hold(blobs.namespace(second) == "published", "deleting an update took what was published")
-
-
-def _unknown_is_not_found(blobs: Blobs) -> None:
-    known = _write(blobs, "published", b"known")
-    for digest in ("0" * 64, "", "..", f"../published/{known[:2]}/{known}", known.upper(), known[:-1], f"{known}\n"):
-        _absent(blobs, digest, f"digest {digest!r}")
-        blobs.delete(digest)
-    _hold(b"".join(blobs.open(known)) == b"known", "deleting what is no digest took a blob")
-
-
-def _blobs_stay(blobs: Blobs, reopen: Callable[[Blobs], Blobs]) -> None:
-    digest = _write(blobs, "updates", b"kept")
-    dropped = blobs.writer("published")
-    dropped.write(b"half")
-    again = reopen(blobs)
-    _hold(b"".join(again.open(digest)) == b"kept", "a blob reads back as another one, opened again")
-    _absent(again, hashlib.sha256(b"half").hexdigest(), "a blob without commit, opened again")
-    dropped.abort()
