@@ -32,6 +32,7 @@ from shoal.testing.clock import ManualClock
 from shoal.testing.in_process import run_rounds
 from shoal.testing.transport import InMemoryTransport
 from shoal.train.task import check_code, compile_task
+from shoal.wire import signing
 from shoal.wire.http import Connection
 from shoal.wire.messages import ErrorMessage, TaskStatus
 from shoal.wire.models import check_digest, read_tree
@@ -218,6 +219,11 @@ def _(served: Served) -> httpx.Response:
 @over_http("unauthorised")
 def _(served: Served) -> httpx.Response:
     return served.client.get("/v1/tasks", headers=served.people("wrong"))
+
+
+@example("bad_signature")
+def _(_: Path) -> None:
+    signing.read(None, None, None)
 
 
 @over_http("forbidden")

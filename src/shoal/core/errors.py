@@ -17,7 +17,8 @@ ShoalError
 │   └── NotFinite                 training produced NaN or infinity
 ├── RequestError                  the coordinator will not serve this request
 │   ├── BadRequest       400      the message cannot be read
-│   ├── Unauthorised     401      no token, or a wrong one
+│   ├── Unauthorised     401      no token or key, or one that is not known here
+│   ├── BadSignature     401      a device's call is not signed as it arrived, or for the second time
 │   ├── Forbidden        403      the token's role does not reach this
 │   ├── NotFound         404      no such task, assignment, device or blob
 │   ├── Conflict         409      it exists already, with other content
@@ -162,10 +163,18 @@ class BadRequest(RequestError):
 
 
 class Unauthorised(RequestError):
-    """No token, or one that the coordinator does not know."""
+    """No token or key, or one that the coordinator does not know or takes no more."""
 
     code = "unauthorised"
     status = 401
+
+
+class BadSignature(RequestError):
+    """A device's call is unsigned, changed on its way, too old, or came before; `server_time` is what to sign with."""
+
+    code = "bad_signature"
+    status = 401
+    server_time: float | None = None
 
 
 class Forbidden(RequestError):
