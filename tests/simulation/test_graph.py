@@ -17,8 +17,10 @@ from shoal.train.cohort import LoopCohort
 from shoal.train.vmapped import VmappedCohort
 from tests.simulation.cohorts import (
     Attention,
+    corrected,
     furthest,
     image_clients,
+    params_of,
     regression_clients,
     regression_task,
     token_clients,
@@ -39,6 +41,13 @@ def traced(task: Task) -> VmappedCohort:
 def test_ragged_clients(optimizer: OptimizerSpec):
     task = regression_task(LocalPlan(epochs=2, batch_size=4, optimizer=optimizer))
     clients = regression_clients((20, 4, 4, 9, 1, 12, 4, 4, 17, 8, 8))
+    assert furthest(train(LoopCohort(task), task, clients), train(traced(task), task, clients)) < 1e-5
+
+
+@pytest.mark.slow
+def test_corrections_and_the_proximal_term():
+    task = regression_task(LocalPlan(epochs=2, batch_size=4, proximal=0.3))
+    clients = corrected(regression_clients((20, 4, 9, 1, 12)), params_of(task))
     assert furthest(train(LoopCohort(task), task, clients), train(traced(task), task, clients)) < 1e-5
 
 

@@ -17,6 +17,7 @@ from shoal.train.vmapped import VmappedCohort
 from tests.simulation.cohorts import (
     Attention,
     Recurrent,
+    corrected,
     furthest,
     image_clients,
     params_of,
@@ -154,13 +155,39 @@ def test_what_vmap_cannot_take_is_an_error_that_says_what_to_do():
         train(VmappedCohort(task), task, regression_clients())
 
 
-def test_personal_models_are_for_loop():
-    plan = LocalPlan(batch_size=4, start="personal")
-    task = regression_task(plan)
-    with pytest.raises(TaskError, match='choose trainer="loop"'):
-        train(VmappedCohort(task), task, regression_clients())
-    trained = train(LoopCohort(task), task, regression_clients())
-    assert all(set(arrays) == set(task.model.state_dict()) for arrays in trained.personal.values())
+@pytest.mark.parametrize("mu", [0.0, 0.7])
+def test_training_from_personal_models(mu: float):
+    task = regression_task(LocalPlan(epochs=2, batch_size=4, start="personal", proximal=mu))
+    clients = regression_clients()
+    before = params_of(task)
+    personal = {"c3": {name: array + 1 for name, array in before.items()}, "c5": before}
+    loop = train(LoopCohort(task), task, clients, personal=personal)
+    at_once = train(VmappedCohort(task), task, clients, personal=personal)
+    assert furthest(loop, at_once) < 1e-5
+    for client in clients:
+        assert set(at_once.personal[client.name]) == set(task.model.state_dict())
+        for name, array in loop.personal[client.name].items():
+            np.testing.assert_allclose(at_once.personal[client.name][name], array, atol=1e-5)
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.7])
+def test_a_correction_is_added_to_every_gradient(mu: float):
+    task = regression_task(LocalPlan(epochs=2, batch_size=4, proximal=mu, optimizer=shoal.sgd(0.05, momentum=0.5)))
+    clients = corrected(regression_clients(), params_of(task))
+    assert difference(task, clients) < 1e-5
+
+
+def test_corrections_by_hand():
+    task = regression_task(LocalPlan(batch_size=4, optimizer=shoal.sgd(0.5)))
+    clients = regression_clients((4, 4))
+    plain = train(VmappedCohort(task), task, clients).updates
+    moved = train(VmappedCohort(task), task, corrected(clients, params_of(task))).updates
+    assert plain is not None
+    assert moved is not None
+    for name, delta in plain.delta.items():
+        # one step of plain SGD: client i's correction of (i + 1) / 10 moves weights by half of it
+        np.testing.assert_allclose(moved.delta[name][0], delta[0] - 0.05, atol=1e-6)
+        np.testing.assert_allclose(moved.delta[name][1], delta[1] - 0.1, atol=1e-6)
 
 
 def test_clients_with_other_columns_or_rows_are_named():

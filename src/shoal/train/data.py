@@ -1,7 +1,7 @@
 """What one client trains on, as named arrays of equal length."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from shoal.core.errors import DataError, NoRows
-from shoal.core.tree import Array
+from shoal.core.tree import Array, Tree
 
 Columns: TypeAlias = Mapping[str, Array]
 """A batch, or all examples: arrays by name, the first axis counting examples. A pair is {"x": ..., "y": ...}."""
@@ -19,6 +19,8 @@ Columns: TypeAlias = Mapping[str, Array]
 class ClientData:
     """One client's examples; `assignment` and `seed` are those of the round it trains for.
 
+    `correction` is added to every gradient of trainable arrays; none when it is empty.
+
     Raises NoRows without an example and DataError for arrays of unequal length.
     """
 
@@ -26,6 +28,7 @@ class ClientData:
     arrays: Columns
     assignment: str = ""
     seed: int = 0
+    correction: Tree = field(default_factory=dict[str, Array])
 
     def __post_init__(self) -> None:
         _check(self.name, self.arrays)

@@ -26,17 +26,21 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class _Pull:
-    """FedProx's penalty, mu/2 * ||w - w_start||^2, by its gradient mu * (w - w_start)."""
+class _Added:
+    """What is added to gradients: mu * (w - w_start) of FedProx's penalty, and the client's correction."""
 
     mu: float
     start: Sequence[tuple[nn.Parameter, torch.Tensor]]  # the global arrays, wherever training begins
+    corrections: Sequence[tuple[nn.Parameter, torch.Tensor]]
 
     def apply(self) -> None:
         with torch.no_grad():
             for parameter, start in self.start:
                 if parameter.grad is not None:
                     parameter.grad.add_(parameter - start, alpha=self.mu)
+            for parameter, correction in self.corrections:
+                if parameter.grad is not None:
+                    parameter.grad.add_(correction)
 
 
 class LoopTrainer:
@@ -91,22 +95,20 @@ class LoopTrainer:
 
     def _epochs(self, plan: LocalPlan, client: ClientData, params: Tree) -> float:
         stepper = Stepper(plan.optimizer, self._trained)
-        pull = self._pull(plan.proximal, params)
+        added = self._added(plan.proximal, params, client.correction)
         data = {name: tensor(array).to(self._device) for name, array in client.arrays.items()}
         total = 0.0
         for epoch in range(plan.epochs):
             rows = _shuffled(data, derive(client.seed, epoch), client.rows) if plan.shuffle else data
-            total = self._epoch(plan.batch_size, rows, client, stepper, pull, epoch)
+            total = self._epoch(plan.batch_size, rows, client, stepper, added, epoch)
         return total / client.rows
 
-    def _epoch(
-        self, size: int, rows: Batch, client: ClientData, stepper: Stepper, pull: _Pull | None, epoch: int
-    ) -> float:
+    def _epoch(self, size: int, rows: Batch, client: ClientData, stepper: Stepper, added: _Added, epoch: int) -> float:
         total = 0.0
         for step, first in enumerate(range(0, client.rows, size)):
             batch = {name: array[first : first + size] for name, array in rows.items()}
             try:
-                value = self._step(batch, stepper, pull)
+                value = self._step(batch, stepper, added)
             except USER_ERRORS as error:
                 raise TaskError(
                     f"client {client.name!r}, epoch {epoch}, step {step}: {error}",
@@ -122,20 +124,20 @@ class LoopTrainer:
                 self._progress()
         return total
 
-    def _step(self, batch: Batch, stepper: Stepper, pull: _Pull | None) -> float:
+    def _step(self, batch: Batch, stepper: Stepper, added: _Added) -> float:
         loss = self._objective(self._model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        if pull is not None:
-            pull.apply()
+        added.apply()
         stepper.step()
         return loss.item()
 
-    def _pull(self, mu: float, params: Tree) -> _Pull | None:
-        if mu == 0.0:
-            return None
+    def _added(self, mu: float, params: Tree, correction: Tree) -> _Added:
+        return _Added(mu, self._beside(params) if mu else [], self._beside(correction) if correction else [])
+
+    def _beside(self, tree: Tree) -> list[tuple[nn.Parameter, torch.Tensor]]:
         trainable = set(names_with(self._arrays, Role.TRAINABLE))
         named = [(name, parameter) for name, parameter in self._model.named_parameters() if name in trainable]
-        return _Pull(mu, [(parameter, tensor(params[name]).to(self._device)) for name, parameter in named])
+        return [(parameter, tensor(tree[name]).to(self._device)) for name, parameter in named]
 
 
 def _shuffled(data: Batch, seed: int, rows: int) -> Batch:

@@ -4,7 +4,7 @@ The step is a function of a flat list of tensors, so that it can be traced once 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
@@ -23,7 +23,8 @@ Step: TypeAlias = Callable[..., torch.Tensor]
 class Operands:
     """What a step reads and moves. All are [C, ...] but `fixed` and `anchors`, which are the same for all clients.
 
-    `anchors` are where the proximal term pulls to, one for each trained array, or none.
+    `anchors` are where the proximal term pulls to, one for each trained array, or none. `corrections` are added to the
+    gradients, one for each trained array, or none.
     """
 
     trained: Arrays
@@ -31,17 +32,27 @@ class Operands:
     buffers: Arrays
     anchors: Arrays
     fixed: Arrays
+    corrections: Arrays = field(default_factory=list[torch.Tensor])
     batch: Arrays = field(default_factory=list[torch.Tensor])
     factors: Arrays = field(default_factory=list[torch.Tensor])
 
     def flat(self) -> Arrays:
         """Return all tensors in one list."""
         slots = [array for arrays in self.state for array in arrays]
-        return [*self.trained, *slots, *self.buffers, *self.anchors, *self.fixed, *self.batch, *self.factors]
+        return [
+            *self.trained,
+            *slots,
+            *self.buffers,
+            *self.anchors,
+            *self.fixed,
+            *self.corrections,
+            *self.batch,
+            *self.factors,
+        ]
 
     def given(self, batch: Arrays, factors: Arrays) -> "Operands":
         """Return the operands of all clients with a batch."""
-        return Operands(self.trained, self.state, self.buffers, self.anchors, self.fixed, batch, factors)
+        return replace(self, batch=batch, factors=factors)
 
     def at(self, which: Which, batch: Arrays, factors: Arrays) -> "Operands":
         """Return the operands of some clients: views where `which` is a range, copies where it is positions."""
@@ -51,6 +62,7 @@ class Operands:
             [array[which] for array in self.buffers],
             self.anchors,
             self.fixed,
+            [array[which] for array in self.corrections],
             batch,
             factors,
         )
@@ -78,6 +90,7 @@ class StepMaker:
     columns: Sequence[str]
     proximal: float = 0.0
     pulled: frozenset[str] = frozenset()
+    corrected: bool = False
 
     def eager(self) -> Step:
         """Return the step as it runs without tracing."""
@@ -95,7 +108,7 @@ class StepMaker:
             of = self._unflatten(flat)
             grads, (losses, moved) = every(of.trained, of.buffers, of.fixed, of.batch)
             with torch.no_grad():
-                self.optimizer.update(of.trained, self._pulled(grads, of), of.state, of.factors)
+                self.optimizer.update(of.trained, self._added(grads, of), of.state, of.factors)
                 for buffer, values in zip(of.buffers, moved, strict=True):
                     buffer.copy_(values)
             return losses  # type: ignore[no-any-return]
@@ -106,13 +119,15 @@ class StepMaker:
         names = [*self.trained, *self.buffers, *self.fixed]
         return {f"model.{name}": array for name, array in zip(names, [*trained, *buffers, *fixed], strict=True)}
 
-    def _pulled(self, grads: Arrays, of: Operands) -> Arrays:
-        if not of.anchors:
-            return grads
-        return [
-            grad.add(array - anchor, alpha=self.proximal) if name in self.pulled else grad
-            for name, grad, array, anchor in zip(self.trained, grads, of.trained, of.anchors, strict=True)
-        ]
+    def _added(self, grads: Arrays, of: Operands) -> Arrays:
+        if of.anchors:
+            grads = [
+                grad.add(array - anchor, alpha=self.proximal) if name in self.pulled else grad
+                for name, grad, array, anchor in zip(self.trained, grads, of.trained, of.anchors, strict=True)
+            ]
+        if of.corrections:
+            grads = [grad + correction for grad, correction in zip(grads, of.corrections, strict=True)]
+        return grads
 
     def _unflatten(self, flat: Sequence[torch.Tensor]) -> Operands:
         rest = list(flat)
@@ -125,8 +140,9 @@ class StepMaker:
         state = [take(len(self.trained)) for _ in range(self.optimizer.slots)]
         buffers = take(len(self.buffers))
         anchors = take(len(self.trained) if self.proximal else 0)
-        fixed, batch = take(len(self.fixed)), take(len(self.columns))
-        return Operands(trained, state, buffers, anchors, fixed, batch, rest)
+        fixed = take(len(self.fixed))
+        corrections = take(len(self.trained) if self.corrected else 0)
+        return Operands(trained, state, buffers, anchors, fixed, corrections, take(len(self.columns)), rest)
 
 
 class _Measured(nn.Module):

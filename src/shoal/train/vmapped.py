@@ -42,7 +42,7 @@ class VmappedCohort:
     def __init__(self, task: Task, device: str = "cpu", *, name: str = "vmapped", finish: Finish | None = None) -> None:
         self.name = name
         self._finish = finish
-        self._made: dict[bool, _Made] = {}
+        self._made: dict[tuple[str, float, bool, bool], _Made] = {}
         self.device = torch.device(device)
         self.arrays = describe(task.model, task.roles)
         self._objective = objective(task.loss)
@@ -66,28 +66,28 @@ class VmappedCohort:
         personal: Mapping[str, Tree],
         round: int,
     ) -> Trained:
-        """Train all clients at once, from `params`. Raises TaskError for a plan that starts from personal models."""
-        if plan.start == "personal":
-            raise TaskError("many clients at once start from the same model", 'choose trainer="loop"')
+        """Train all clients at once, from `params` or, as the plan says, from their personal arrays."""
         packed = Packed(clients, plan.batch_size, self.device)
-        made = self._made_for(plan, packed.columns, traced=self._finish is not None and round > 1)
-        maker = made.maker
-        operands = self._operands({**self._start, **params}, packed, personal, maker)
+        corrected = any(client.correction for client in clients)
+        made = self._made_for(plan, packed.columns, corrected, traced=self._finish is not None and round > 1)
+        staying = [*self._travelling, *self._local] if plan.start == "personal" else self._local
+        operands = self._operands({**self._start, **params}, packed, _kept(clients, personal, staying), made.maker)
         seed = derive("cohort", *(client.seed for client in packed.clients))
         with seeded(seed), _onednn(allowed=not self._recurrent):
             log = self._epochs(made, plan, packed, operands)
-        return self._result(params, packed, operands, _Losses(log, packed, plan))
+        return self._result(params, packed, operands, _Losses(log, packed, plan), staying)
 
-    def _made_for(self, plan: LocalPlan, columns: Sequence[str], *, traced: bool) -> "_Made":
-        made = self._made.get(traced)
+    def _made_for(self, plan: LocalPlan, columns: Sequence[str], corrected: bool, *, traced: bool) -> "_Made":
+        key = (plan.start, plan.proximal, corrected, traced)
+        made = self._made.get(key)
         if made is None or made.plan != plan or made.maker.columns != columns:
-            maker = self._maker(plan, columns)
+            maker = self._maker(plan, columns, corrected)
             eager = maker.eager()
             steady = TracedStep(maker, self._finish) if traced and self._finish else eager
-            made = self._made[traced] = _Made(plan, maker, eager, steady, bucket if traced else _exactly)
+            made = self._made[key] = _Made(plan, maker, eager, steady, bucket if traced else _exactly)
         return made
 
-    def _maker(self, plan: LocalPlan, columns: Sequence[str]) -> StepMaker:
+    def _maker(self, plan: LocalPlan, columns: Sequence[str], corrected: bool) -> StepMaker:
         return StepMaker(
             model=self._model,
             objective=self._objective,
@@ -98,6 +98,7 @@ class VmappedCohort:
             columns=columns,
             proximal=plan.proximal,
             pulled=frozenset(names_with(self.arrays, Role.TRAINABLE)),
+            corrected=corrected,
         )
 
     def _operands(self, tree: Tree, packed: Packed, personal: Mapping[str, Tree], maker: StepMaker) -> Operands:
@@ -109,9 +110,14 @@ class VmappedCohort:
             trained,
             [[torch.zeros_like(array) for array in trained] for _ in range(maker.optimizer.slots)],
             [each(name) for name in self._buffers],
-            [array[0].clone() for array in trained] if maker.proximal else [],
+            [self._tensor(tree[name]).clone() for name in self._trained] if maker.proximal else [],
             [self._tensor(tree[name]) for name in self._fixed],
+            [self._corrections(name, tree[name], packed.clients) for name in self._trained] if maker.corrected else [],
         )
+
+    def _corrections(self, name: str, like: Array, clients: Sequence[ClientData]) -> torch.Tensor:
+        none = np.zeros_like(like)
+        return self._tensor(np.stack([client.correction.get(name, none) for client in clients]))
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
@@ -121,10 +127,10 @@ class VmappedCohort:
     ) -> torch.Tensor:
         one = self._tensor(array)
         every = one.expand(len(clients), *one.shape).clone(memory_format=torch.contiguous_format)
-        if name in self._local:
-            for row, client in enumerate(clients):
-                if client.name in personal:
-                    every[row] = self._tensor(personal[client.name][name])
+        for row, client in enumerate(clients):
+            own = personal.get(client.name, {})
+            if name in own:
+                every[row] = self._tensor(own[name])
         return every
 
     def _epochs(
@@ -150,7 +156,9 @@ class VmappedCohort:
                 log.append((turn, losses if everybody else losses[: turn.live]))
         return log
 
-    def _result(self, params: Tree, packed: Packed, operands: Operands, losses: "_Losses") -> Trained:
+    def _result(
+        self, params: Tree, packed: Packed, operands: Operands, losses: "_Losses", staying: Sequence[str]
+    ) -> Trained:
         after = {
             name: array.cpu().numpy()
             for name, array in zip(
@@ -163,9 +171,7 @@ class VmappedCohort:
         with np.errstate(invalid="ignore", over="ignore"):
             delta = {name: _rows(after[name], good) - params[name] for name in self._travelling}
         failures = {packed.clients[i].name: losses.failure(int(i)) for i in place[~finite]}
-        personal = {
-            packed.clients[i].name: {name: after[name][i].copy() for name in self._local} for i in good if self._local
-        }
+        personal = {packed.clients[i].name: {name: after[name][i].copy() for name in staying} for i in good if staying}
         updates = Stacked(
             [packed.clients[i].assignment for i in good],
             delta,
@@ -185,6 +191,13 @@ class _Made:
     eager: Step
     steady: Step
     widths: Callable[[int, int], int]
+
+
+def _kept(
+    clients: Sequence[ClientData], personal: Mapping[str, Tree], staying: Sequence[str]
+) -> dict[str, Mapping[str, Array]]:
+    own = {client.name: personal[client.name] for client in clients if client.name in personal}
+    return {client: {name: tree[name] for name in staying if name in tree} for client, tree in own.items()}
 
 
 def _exactly(live: int, chunk: int) -> int:
