@@ -29,8 +29,9 @@ check: .venv/developed
 	$(BIN)/pytest -m "not processes and not slow"
 	$(MAKE) lint
 
+# A file's tests stay in one process, which keeps what they share; two processes are what a machine with two cores bears.
 test: .venv/developed lint browser
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # Root gets what is missing from Debian. Otherwise the browser tests are skipped with a reason, and fail in CI.
 DEBIAN := DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install

@@ -24,7 +24,7 @@ def typed(federation: Federation, monkeypatch: pytest.MonkeyPatch):
     def run(*words: str) -> str:
         done = CliRunner().invoke(app, [*words, *given])
         assert done.exit_code == 0, done.output
-        return done.output
+        return done.stdout
 
     return run
 

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import inspect
 import platform
+import threading
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,10 @@ def environment() -> Environment:
     )
 
 
+# Python 3.11's parser counts its depth once for all threads, and fails when two agents of one process read at a time
+_PARSING = threading.Lock()
+
+
 def code_digest(task: "Task") -> str:
     """Return the SHA-256 over the source of a task's modules, loss and metrics, by qualified name.
 
@@ -56,7 +61,8 @@ def _sources(task: "Task") -> Iterator[tuple[str, str]]:
 
 def _source(code: Any) -> str:
     try:
-        return inspect.getsource(code)
+        with _PARSING:
+            return inspect.getsource(code)
     except (OSError, TypeError):
         return ""
 
