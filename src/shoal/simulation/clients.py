@@ -87,7 +87,7 @@ def first_rows(source: Source, count: int) -> dict[str, Any]:
 
 def _for_round(data: Any, name: str, assignment: str, seed: int) -> ClientData:
     if isinstance(data, ClientData):
-        return ClientData(name, data.arrays, assignment, seed)
+        return data.assigned(name, assignment, seed)
     return client_data(name, data, assignment, seed)
 
 

@@ -1,15 +1,17 @@
-"""Using torch.optim without the import of torch._dynamo, which costs 2.2 CPU seconds a process (torch 2.13).
+"""Using torch.optim and torch.func without the import of torch._dynamo, 2.2 CPU seconds a process (torch 2.13).
 
 Two wrappers import it, although nothing is compiled: that around `Optimizer.step` at every call, and that of
 `torch._disable_dynamo` around `add_param_group`, which constructors call. The class's own step lies beneath the first;
-the second calls an attribute of the function it wraps, and imports only where that is missing. Should a later torch
-differ, both functions here fall back to torch's own behaviour: slower to start, the same results.
+the second calls an attribute of the function it wraps, and imports only where that is missing. torch.func asks it to
+disable compiled gradients, which nobody can have enabled before it was imported. Should a later torch differ, all
+functions here fall back to torch's own behaviour: slower to start, the same results.
 """
 
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -35,3 +37,31 @@ def light_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     """Return the step of a torch.optim optimizer without its wrappers and hooks; call it under `torch.no_grad()`."""
     step = inspect.unwrap(type(optimizer).step)
     return lambda: step(optimizer)
+
+
+class _NotImported:
+    """Stands in for torch._dynamo while nobody has imported it; whatever else is asked of it imports it."""
+
+    class compiled_autograd:  # noqa: N801  (torch's name)
+        @staticmethod
+        def _disable() -> AbstractContextManager[None]:
+            return nullcontext()
+
+    def __getattr__(self, name: str) -> Any:
+        vars(torch).pop("_dynamo", None)
+        return getattr(import_module("torch._dynamo"), name)
+
+
+@contextmanager
+def light_gradients() -> Iterator[None]:
+    """Let torch.func take gradients without torch._dynamo; torch is as before afterwards."""
+    if "_dynamo" in vars(torch):
+        yield
+        return
+    stand_in = _NotImported()
+    vars(torch)["_dynamo"] = stand_in
+    try:
+        yield
+    finally:
+        if vars(torch).get("_dynamo") is stand_in:
+            del vars(torch)["_dynamo"]
