@@ -15,6 +15,7 @@ PUBLIC = [
     "DeviceSettings",
     "EarlyStop",
     "LocalPlan",
+    "Rate",
     "Retention",
     "Role",
     "RoundPlan",

@@ -14,6 +14,7 @@ _PUBLIC = {
     "DeviceSettings": "shoal.agent.standing",
     "EarlyStop": "shoal.core.plan",
     "LocalPlan": "shoal.core.task",
+    "Rate": "shoal.core.rate",
     "Retention": "shoal.agent.examples",
     "Role": "shoal.core.roles",
     "RoundPlan": "shoal.core.task",

@@ -18,6 +18,7 @@ from shoal.algorithms.local import sgd as sgd
 from shoal.algorithms.strategy import Strategy as Strategy
 from shoal.core.errors import ShoalError as ShoalError
 from shoal.core.plan import EarlyStop as EarlyStop
+from shoal.core.rate import Rate as Rate
 from shoal.core.roles import Role as Role
 from shoal.core.schedule import Schedule as Schedule
 from shoal.core.task import Bounds as Bounds

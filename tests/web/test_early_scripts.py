@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shoal.algorithms.local import adam, sgd
+from shoal.core.rate import Rate
 from shoal.core.seeds import derive, permutation
 from shoal.core.task import ArraySpec, LocalPlan, RoundPlan, TaskSpec
 from shoal.core.tree import Array, Tree, encode
@@ -136,6 +137,8 @@ def test_tasks_that_the_step_does_not_fit_are_refused():
         (told(LocalPlan(optimizer=adam())), "only plain SGD"),
         (told(LocalPlan(optimizer=sgd(0.1, momentum=0.9))), "only plain SGD is known here, not sgd momentum,0.9"),
         (told(LocalPlan(optimizer=sgd(0.1), proximal=0.5)), "penalty 0.5"),
+        (told(LocalPlan(optimizer=sgd(0.1), clip_gradient=0.5)), "clip_gradient"),
+        (told(LocalPlan(optimizer=sgd(0.1), per_step=Rate("cosine"))), "per_step"),
         ({**plain, "local": {**local, "start": "personal"}}, "training from a personal model"),
         ({**plain, "kind": "statistics"}, "only plain training"),
         ({**plain, "extra": {"control": {}}}, "only plain training"),

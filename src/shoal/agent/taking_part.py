@@ -102,7 +102,7 @@ class TakingPart:
         personal = self._personal.now
         from_personal = spec.local.start == "personal"
         own = personal.arrays if from_personal and personal.arrays else personal.local
-        learnt = self._learner.train(params, own, spec.local, client, self._progress)
+        learnt = self._learner.train(params, own, spec.local.at_round(assignment.round), client, self._progress)
         local = {name: learnt.staying[name] for name in self._learner.local}
         arrays = learnt.staying if from_personal else {}
         self._personal.propose(trained(personal, arrays, local, assignment.version), assignment.id)

@@ -64,7 +64,7 @@ class Training:
         held, kept = self._split(assignment.device)
         client = ClientData(assignment.device, kept, assignment.id, assignment.seed)
         measured = self._measured(assignment.device, params, held) if self._held else {}
-        (update,) = self._trainer.train(params, self._spec.local, [client])
+        (update,) = self._trainer.train(params, self._spec.local.at_round(assignment.round), [client])
         return replace(update, metrics={**update.metrics, **measured})
 
     def measure(self, device: str, params: Tree) -> dict[str, float]:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from shoal.core.errors import TaskError, UnsupportedArray
 from shoal.core.origin import Origin
 from shoal.core.plan import Buffered, EarlyStop, Late
+from shoal.core.rate import CONSTANT, Rate
 from shoal.core.roles import Role
 from shoal.core.schedule import Schedule
 from shoal.core.schema import RowSchema
@@ -82,6 +83,10 @@ class LocalPlan:
     `proximal` is FedProx's mu (Li et al. 2020, arXiv:1812.06127): the penalty mu/2 * ||w - w_global||^2.
     `start` says from which model training begins: the global version, or the device's personal model where it has
     one. Either way the update is what training ended with minus the global version.
+
+    The learning rate is multiplied by `per_round` (time counts rounds) and `per_step` (time counts the device's steps
+    of the round). `clip_gradient` bounds the L2 norm of all gradients of a step, as torch's clip_grad_norm_;
+    `clip_update` that of the trainable part of the whole update. None bounds nothing.
     """
 
     epochs: int = 1
@@ -90,6 +95,18 @@ class LocalPlan:
     shuffle: bool = True
     proximal: float = 0.0
     start: Start = "global"
+    per_round: Rate = CONSTANT
+    per_step: Rate = CONSTANT
+    clip_gradient: float | None = None
+    clip_update: float | None = None
+
+    def at_round(self, round: int) -> "LocalPlan":
+        """Return the plan of one round, the first of which is 1: its own learning rate, and no `per_round`."""
+        if self.per_round == CONSTANT:
+            return self
+        options = self.optimizer.options
+        scaled = {**options, "lr": float(options["lr"] or 0.0) * self.per_round.at(round - 1)}
+        return replace(self, optimizer=replace(self.optimizer, options=scaled), per_round=CONSTANT)
 
     def __post_init__(self) -> None:
         if self.start not in ("global", "personal"):
@@ -100,6 +117,11 @@ class LocalPlan:
             )
         if not self.proximal >= 0:
             raise TaskError(f"local plan with proximal={self.proximal}", "give a number that is not negative")
+        for name, bound in (("clip_gradient", self.clip_gradient), ("clip_update", self.clip_update)):
+            if bound is not None and not bound > 0:
+                raise TaskError(f"local plan with {name}={bound}", "give a positive number, or None")
+        if self.per_round != CONSTANT and "lr" not in self.optimizer.options:
+            raise TaskError(f"a schedule for {self.optimizer.name!r} without lr", "give the optimizer its lr")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ def run_in_process(compiled: "CompiledTask", owners: "Mapping[str, ClientData]",
 
     def work(assignment: Assignment, params: Tree) -> Update:
         owner = replace(owners[assignment.device], assignment=assignment.id, seed=assignment.seed)
-        (update,) = trainer.train({**compiled.frozen, **params}, compiled.spec.local, [owner])
+        plan = compiled.spec.local.at_round(assignment.round)
+        (update,) = trainer.train({**compiled.frozen, **params}, plan, [owner])
         return update
 
     return run_rounds(compiled.spec, compiled.initial, owners, work)

@@ -70,7 +70,7 @@ class LoopCohort:
         round: int,
     ) -> Trained:
         """Train clients in turn."""
-        del round
+        plan = plan.at_round(round)
         updates: list[Update] = []
         positions: list[int] = []
         failures: dict[str, str] = {}

@@ -41,7 +41,8 @@ class ClientData:
     def assigned(self, name: str, assignment: str, seed: int) -> "ClientData":
         """Return the same examples for another round, which need no second check."""
         other: ClientData = object.__new__(ClientData)
-        for slot, value in zip(ClientData.__slots__, (name, self.arrays, assignment, seed), strict=True):
+        values = (name, self.arrays, assignment, seed, self.correction)
+        for slot, value in zip(ClientData.__slots__, values, strict=True):
             object.__setattr__(other, slot, value)
         return other
 

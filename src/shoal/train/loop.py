@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -71,8 +72,8 @@ class LoopTrainer:
         """Train each client from `params` and yield its update, with the mean loss of its last epoch.
 
         Frozen arrays come from `fixed`, from `params`, or else from the task; local ones from `personal`. The
-        reported loss is the task's own, without the proximal penalty. Raises NotFinite and TaskError naming client,
-        epoch and step.
+        reported loss is the task's own, without the proximal penalty. The plan is that of a round: see
+        `LocalPlan.at_round`. Raises NotFinite and TaskError naming client, epoch and step.
         """
         missing = sorted(set(self._travelling) - params.keys())
         if missing:
@@ -91,10 +92,12 @@ class LoopTrainer:
         if staying:
             self.personal[client.name] = read_arrays(self._model, staying)
         delta = dict(changes(self._model, params, self._travelling))
+        if plan.clip_update is not None:
+            clip(delta, list(names_with(self._arrays, Role.TRAINABLE)), plan.clip_update)
         return Update(client.assignment, delta, weight_units(client.rows), {"loss": loss})
 
     def _epochs(self, plan: LocalPlan, client: ClientData, params: Tree) -> float:
-        stepper = Stepper(plan.optimizer, self._trained)
+        stepper = Stepper(plan.optimizer, self._trained, plan.per_step, plan.clip_gradient)
         added = self._added(plan.proximal, params, client.correction)
         data = {name: tensor(array).to(self._device) for name, array in client.arrays.items()}
         total = 0.0
@@ -138,6 +141,14 @@ class LoopTrainer:
         trainable = set(names_with(self._arrays, Role.TRAINABLE))
         named = [(name, parameter) for name, parameter in self._model.named_parameters() if name in trainable]
         return [(parameter, tensor(tree[name]).to(self._device)) for name, parameter in named]
+
+
+def clip(delta: Tree, names: Sequence[str], most: float) -> None:
+    """Scale these arrays of an update, in place, so that the L2 norm of all of them is `most` at most."""
+    norm = math.sqrt(sum(float(np.square(delta[name], dtype=np.float64).sum()) for name in names))
+    if norm > most:
+        for name in names:
+            np.multiply(delta[name], most / norm, out=delta[name])
 
 
 def _shuffled(data: Batch, seed: int, rows: int) -> Batch:

@@ -10,6 +10,7 @@ from torch import nn
 from shoal.algorithms import local
 from shoal.algorithms.registry import nearest
 from shoal.core.errors import ConfigurationError, UnknownSetting
+from shoal.core.rate import CONSTANT, Rate
 from shoal.core.task import OptimizerSpec, Option
 from shoal.train.startup import light_construction, light_step
 
@@ -28,15 +29,33 @@ KINDS: Mapping[str, _Kind] = {
 
 
 class Stepper:
-    """One optimizer over some parameters: `step` applies the gradients and forgets them."""
+    """One optimizer over some parameters: `step` applies the gradients and forgets them.
 
-    def __init__(self, spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> None:
+    Step t has `rate.at(t)` times the learning rate. The L2 norm of all gradients is `clip` at most, if that is given.
+    """
+
+    def __init__(
+        self,
+        spec: OptimizerSpec,
+        parameters: Iterable[nn.Parameter],
+        rate: Rate = CONSTANT,
+        clip: float | None = None,
+    ) -> None:
         self.parameters = list(parameters)
         self.optimizer = build(spec, self.parameters)
         self._step = light_step(self.optimizer)
+        self._rate = rate
+        self._clip = clip
+        self._taken = 0
 
     def step(self) -> None:
         """Move the parameters by their gradients, as `torch.optim` does, and set the gradients to None."""
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self._clip)
+        if self._rate != CONSTANT:
+            for group in self.optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * self._rate.at(self._taken)
+        self._taken += 1
         with torch.no_grad():
             self._step()
         for parameter in self.parameters:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from shoal.train.functional import Arrays, StackedOptimizer
+from shoal.train.functional import Arrays, StackedOptimizer, clipped
 from shoal.train.objective import Batch, Objective
 from shoal.train.packing import Which, by_column
 from shoal.train.startup import light_gradients
@@ -92,6 +92,7 @@ class StepMaker:
     proximal: float = 0.0
     pulled: frozenset[str] = frozenset()
     corrected: bool = False
+    clip: float | None = None
 
     def eager(self) -> Step:
         """Return the step as it runs without tracing."""
@@ -129,7 +130,7 @@ class StepMaker:
             ]
         if of.corrections:
             grads = [grad + correction for grad, correction in zip(grads, of.corrections, strict=True)]
-        return grads
+        return grads if self.clip is None else clipped(grads, self.clip)
 
     def _unflatten(self, flat: Sequence[torch.Tensor]) -> Operands:
         rest = list(flat)

@@ -27,6 +27,7 @@ from shoal.train.functional import stacked_optimizer
 from shoal.train.graph import Finish, TracedStep, bucket
 from shoal.train.objective import USER_ERRORS, objective
 from shoal.train.packing import Packed, Turn
+from shoal.train.progress import Steps, scheduled
 from shoal.train.randomness import seeded
 from shoal.train.step import Operands, Step, StepMaker
 from shoal.train.task import Task
@@ -74,8 +75,8 @@ class VmappedCohort:
         operands = self._operands({**self._start, **params}, packed, _kept(clients, personal, staying), made.maker)
         seed = derive("cohort", *(client.seed for client in packed.clients))
         with seeded(seed), _onednn(allowed=not self._recurrent):
-            log = self._epochs(made, plan, packed, operands)
-        return self._result(params, packed, operands, _Losses(log, packed, plan), staying)
+            log = self._epochs(made, plan, packed, operands, round)
+        return self._result(params, plan, packed, operands, _Losses(log, packed, plan), staying)
 
     def _made_for(self, plan: LocalPlan, columns: Sequence[str], corrected: bool, *, traced: bool) -> "_Made":
         key = (plan.start, plan.proximal, corrected, traced)
@@ -91,7 +92,7 @@ class VmappedCohort:
         return StepMaker(
             model=self._model,
             objective=self._objective,
-            optimizer=stacked_optimizer(plan.optimizer),
+            optimizer=stacked_optimizer(plan.optimizer, scheduled=scheduled(plan)),
             trained=self._trained,
             buffers=self._buffers,
             fixed=self._fixed,
@@ -99,6 +100,7 @@ class VmappedCohort:
             proximal=plan.proximal,
             pulled=frozenset(names_with(self.arrays, Role.TRAINABLE)),
             corrected=corrected,
+            clip=plan.clip_gradient,
         )
 
     def _operands(self, tree: Tree, packed: Packed, personal: Mapping[str, Tree], maker: StepMaker) -> Operands:
@@ -134,15 +136,13 @@ class VmappedCohort:
         return every
 
     def _epochs(
-        self, made: "_Made", plan: LocalPlan, packed: Packed, operands: Operands
+        self, made: "_Made", plan: LocalPlan, packed: Packed, operands: Operands, round: int
     ) -> list[tuple[Turn, torch.Tensor]]:
-        taken = torch.zeros(len(packed.clients), dtype=torch.int64, device=self.device)
+        steps = Steps(made.maker.optimizer, plan, round, torch.zeros(len(packed.clients), dtype=torch.int64))
         log: list[tuple[Turn, torch.Tensor]] = []
         for epoch in range(plan.epochs):
             for turn in packed.turns(plan, epoch, made.widths):
-                if made.maker.optimizer.counts_steps:
-                    taken[turn.stepping] += 1
-                factors = made.maker.optimizer.factors(taken[turn.which]) if made.maker.optimizer.counts_steps else []
+                factors = [factor.to(self.device) for factor in steps.next(turn)]
                 everybody = turn.live == len(packed.clients)
                 part = (
                     operands.given(turn.batch, factors) if everybody else operands.at(turn.which, turn.batch, factors)
@@ -157,7 +157,13 @@ class VmappedCohort:
         return log
 
     def _result(
-        self, params: Tree, packed: Packed, operands: Operands, losses: "_Losses", staying: Sequence[str]
+        self,
+        params: Tree,
+        plan: LocalPlan,
+        packed: Packed,
+        operands: Operands,
+        losses: "_Losses",
+        staying: Sequence[str],
     ) -> Trained:
         after = {
             name: array.cpu().numpy()
@@ -170,6 +176,8 @@ class VmappedCohort:
         good = place[finite]
         with np.errstate(invalid="ignore", over="ignore"):
             delta = {name: _rows(after[name], good) - params[name] for name in self._travelling}
+            if plan.clip_update is not None:
+                _clip([delta[name] for name in names_with(self.arrays, Role.TRAINABLE)], plan.clip_update)
         failures = {packed.clients[i].name: losses.failure(int(i)) for i in place[~finite]}
         personal = {packed.clients[i].name: {name: after[name][i].copy() for name in staying} for i in good if staying}
         updates = Stacked(
@@ -266,6 +274,13 @@ def _find(turn: Turn, client: int) -> Array:
         inside = turn.stepping.start <= client < turn.stepping.stop
         return np.array([client - turn.stepping.start] if inside else [], np.int64)
     return np.flatnonzero(turn.stepping.numpy() == client)
+
+
+def _clip(deltas: Sequence[Array], most: float) -> None:
+    flat = [delta.reshape(len(delta), -1) for delta in deltas]
+    norms = np.sqrt(sum(np.square(delta, dtype=np.float64).sum(axis=1) for delta in flat))
+    for delta in flat:
+        delta *= np.minimum(1.0, most / np.maximum(norms, most))[:, None].astype(delta.dtype)
 
 
 def _rows(array: Array, chosen: npt.NDArray[np.int64]) -> Array:

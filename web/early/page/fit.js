@@ -9,15 +9,20 @@ const ABSOLUTE = 1e-7;
 /** Return why this step cannot train a task, or "" when it can. */
 export function unfit(spec, step) {
   const { optimizer, proximal, start = "global" } = spec.local;
-  const unknown = Object.keys(spec.local).filter((name) => !PLAN.includes(name));
+  const unknown = Object.entries(spec.local).filter(([name, value]) => !PLAN.includes(name) && !says_nothing(value));
   const more = Object.entries(optimizer.options).filter(([name, value]) => name !== "lr" && value);
   if (spec.kind !== "training" || Object.keys(spec.extra).length > 0) return "only plain training tasks are known here";
   if (optimizer.name !== "sgd" || more.length > 0) return `only plain SGD is known here, not ${optimizer.name} ${more}`;
-  if (unknown.length > 0) return `the local plan says ${unknown}, which is not known here`;
+  if (unknown.length > 0) return `the local plan says ${unknown.map(([name]) => name)}, which is not known here`;
   if (start !== "global") return `training from a ${start} model is not known here`;
   if (proximal !== 0) return `the proximal penalty ${proximal} is not known here`;
   const [theirs, ours] = [Object.keys(spec.arrays), step.arrays].map((names) => names.sort().join(", "));
   return theirs === ours ? "" : `the step is for the arrays ${ours}; the task has ${theirs}`;
+}
+
+// a bound that is not there, a learning rate that stays
+function says_nothing(value) {
+  return value === null || value.kind === "constant";
 }
 
 /** Prove the step on the task's golden batch: throw when this runtime gives another loss or another change. */
