@@ -33,6 +33,7 @@ from shoal.testing.in_process import run_rounds
 from shoal.testing.transport import InMemoryTransport
 from shoal.train.task import check_code, compile_task
 from shoal.wire import signing
+from shoal.wire.digests import digest_field
 from shoal.wire.http import Connection
 from shoal.wire.messages import ErrorMessage, TaskStatus
 from shoal.wire.models import check_digest, read_tree
@@ -242,6 +243,17 @@ def _(served: Served) -> httpx.Response:
     served.device("bob")
     body = {"name": "bob", "public_key": "A" * 43 + "="}
     return served.client.post("/v1/devices", json=body, headers=served.people(served.enrolment))
+
+
+@over_http("wrong_offset")
+def _(served: Served) -> httpx.Response:
+    served.publish(spec())
+    assignment = served.check_in("bob").assignment
+    assert assignment is not None
+    path = f"/v1/assignments/{assignment.id}/upload"
+    fields = {"Upload_Complete": "?0", "Upload_Offset": "100"}
+    served.call("bob", "POST", path, b"", Upload_Length="200", Repr_Digest=digest_field(bytes(32)), **fields)
+    return served.call("bob", "PATCH", path, b"more", Content_Type="application/partial-upload", **fields)
 
 
 @over_http("gone")

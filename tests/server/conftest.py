@@ -96,6 +96,11 @@ class Served:
     def report(self, name: str, assignment: str, body: bytes) -> httpx.Response:
         return self.client.post(f"/v1/assignments/{assignment}/report", content=body, headers=self.device(name))
 
+    def call(self, name: str, method: str, path: str, content: bytes | None = None, **headers: str) -> httpx.Response:
+        """Call as a device; underscores in the names of headers stand for dashes."""
+        more = {field.replace("_", "-"): value for field, value in headers.items()}
+        return self.client.request(method, path, content=content, headers={**self.device(name), **more})
+
     def versions(self, task: str, after: int = -1, wait: float = 5.0) -> VersionsReply:
         answer = self.client.get(f"/v1/tasks/{task}/versions?after={after}&wait={wait}", headers=self.people())
         assert answer.status_code == 200, answer.text

@@ -33,7 +33,6 @@ from shoal.core.errors import (
     TooLarge,
     Unauthorised,
 )
-from shoal.core.receipt import Receipt
 from shoal.core.tree import digest_and_size, pieces
 from shoal.core.types import Assignment
 from shoal.wire.backoff import Backoff, transient
@@ -47,6 +46,7 @@ from shoal.wire.messages import (
     ReleaseRequest,
     ReportHead,
 )
+from shoal.wire.parts import Parts, send_report
 
 if TYPE_CHECKING:
     from shoal.train.task import Task
@@ -63,7 +63,7 @@ class Agent:
     about to be released, before its first byte is sent, and what went wrong. `clock` tells seconds since 1970.
     `settings` say how it trains; `ca` is a further bundle of certificates to trust. `labour`, made
     with the agent's connection, carries out assignments in place of `code`; `durable` is told the assignment whose
-    report will be sent whatever happens, before it is.
+    report will be sent whatever happens, before it is. `parts` says which reports are sent in parts that survive a cut.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Agent:
         backoff: Backoff | None = None,
         labour: Callable[[Connection], Labour] | None = None,
         durable: Callable[[str], None] | None = None,
+        parts: Parts = Parts(),  # noqa: B008  (it is frozen)
     ) -> None:
         self._home = home
         self._identity = home.identity(url, name)
@@ -105,6 +106,7 @@ class Agent:
         )
         self._backoff = backoff or Backoff()
         self._durable = durable
+        self._parts = parts
         self.receipts = 0
 
     @property
@@ -258,9 +260,8 @@ class Agent:
 
     def _deliver(self, assignment: str) -> None:
         """Send a durable report until it has its receipt, or a final answer that it will get none."""
-        path = f"/v1/assignments/{assignment}/report"
         try:
-            self._connection.upload_file(path, self._home.report(assignment), Receipt)
+            send_report(self._connection, assignment, self._home.report(assignment), self._parts)
             self.receipts += 1
         except (Conflict, Gone, NotFound) as error:
             self._say(f"a report was not needed: {error}")

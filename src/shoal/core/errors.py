@@ -22,6 +22,7 @@ ShoalError
 │   ├── Forbidden        403      the token's role does not reach this
 │   ├── NotFound         404      no such task, assignment, device or blob
 │   ├── Conflict         409      it exists already, with other content
+│   │   └── WrongOffset           bytes for another place than where the upload stands
 │   ├── Gone             410      too late: the round no longer needs it
 │   ├── TooSlow          408      a body did not arrive in the time it may take
 │   ├── TooLarge         413      a header or body over its cap
@@ -197,6 +198,13 @@ class Conflict(RequestError):
     code = "conflict"
     status = 409
     receipt: "Receipt | None" = None
+
+
+class WrongOffset(Conflict):
+    """Bytes of an upload for another place than `offset`, where it stands."""
+
+    code = "wrong_offset"
+    offset: int = 0
 
 
 class Gone(RequestError):

@@ -11,11 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from shoal.core.errors import BadRequest, Conflict, NotFound, ShoalError, UnknownEncoding
+from shoal.core.errors import BadRequest, Conflict, NotFound, ShoalError, UnknownEncoding, WrongOffset
 from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec
 from shoal.rounds.record import RoundRecord
-from shoal.server import routes_blobs, routes_devices, routes_metrics, routes_pins, routes_tasks
+from shoal.server import routes_blobs, routes_devices, routes_metrics, routes_pins, routes_tasks, routes_uploads
 from shoal.server.calls import coordinator, gives, greeted, reply
 from shoal.server.coordinator import Coordinator
 from shoal.server.metrics import CountBytes
@@ -40,6 +40,7 @@ from shoal.wire.messages import (
     VersionsReply,
     encode,
 )
+from shoal.wire.resumable import OFFSET
 
 MESSAGES: tuple[type[Any], ...] = (
     BlobReply,
@@ -97,7 +98,7 @@ def build_app(served: Coordinator, *, metrics_public: bool = False) -> FastAPI:
     app.state.coordinator = served
     app.state.metrics_public = metrics_public
     app.add_middleware(CountBytes, metrics=served.metrics)
-    for routes in (routes_devices, routes_tasks, routes_pins, routes_blobs, routes_metrics):
+    for routes in (routes_devices, routes_tasks, routes_pins, routes_blobs, routes_uploads, routes_metrics):
         app.include_router(routes.router, dependencies=[Depends(greeted)])
     app.add_api_route("/healthz", _health, responses=gives(Health), tags=["health"])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -117,6 +118,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     headers = {"Retry-After": str(RETRY_SECONDS)} if error.status in (503, 507) else {}
     if isinstance(error, UnknownEncoding):
         headers["Accept-Encoding"] = "identity"  # what would be taken (RFC 9110, 15.5.16)
+    if isinstance(error, WrongOffset):
+        headers[OFFSET] = str(error.offset)
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of the body is not waited for (RFC 9110, 15.5.9)
     return Response(encode(message), error.status, headers, media_type="application/json")

@@ -1,6 +1,7 @@
 """What every route needs: who calls, the message in the body under a cap, and the reply."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from shoal.core.errors import BadRequest, TooLarge, TooSlow, UnknownEncoding
 from shoal.server.auth import wrong_protocol
 from shoal.server.coordinator import Coordinator
 from shoal.store.store import DeviceRecord
+from shoal.wire.digests import CONTENT_DIGEST, read_digest_field
 from shoal.wire.messages import HELD, MAX_MESSAGE, PROTOCOL, SPOKEN, Greeting, decode, encode
 
 T = TypeVar("T")
@@ -107,6 +109,19 @@ def _too_slow(received: int) -> TooSlow:
     )
 
 
+async def digested(request: Request, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass a body on. Raises BadRequest behind its last piece when it is not what its Content-Digest says, if any."""
+    field = request.headers.get(CONTENT_DIGEST)
+    expected = None if field is None else read_digest_field(CONTENT_DIGEST, field)
+    found = hashlib.sha256()
+    async for piece in pieces:
+        if expected is not None:
+            found.update(piece)
+        yield piece
+    if expected is not None and found.digest() != expected:
+        raise BadRequest(f"a body with SHA-256 {found.hexdigest()}, its head says {expected.hex()}", "send it again")
+
+
 async def message(request: Request, kind: type[T]) -> T:
     """Read the message in the body. Raises TooLarge, BadRequest naming the field that is wrong."""
     return decode(b"".join([piece async for piece in body(request, MAX_MESSAGE)]), kind)
@@ -138,9 +153,14 @@ def gives(kind: type[Any], *, many: bool = False) -> dict[int | str, dict[str, A
     schema: dict[str, Any] = {"$ref": f"#/components/schemas/{kind.__name__}"}
     if many:
         schema = {"type": "array", "items": schema}
+    return {200: {"description": "Done", "content": {"application/json": {"schema": schema}}}, **refusals()}
+
+
+def refusals(status: str = "", done: str = "") -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of a route's errors, and of a `status` whose answer is in its head alone."""
     failure = {"schema": {"$ref": "#/components/schemas/ErrorMessage"}}
     return {
-        200: {"description": "Done", "content": {"application/json": {"schema": schema}}},
+        **({status: {"description": done}} if status else {}),
         "4XX": {"description": "Refused", "content": {"application/json": failure}},
         "5XX": {"description": "Try again later", "content": {"application/json": failure}},
     }

@@ -19,7 +19,9 @@ from shoal.server.running import RunningTask
 from shoal.server.space import UNMEASURED, Room
 from shoal.server.storage import Storage
 from shoal.server.tasks import Tasks
+from shoal.server.uploading import Uploading
 from shoal.store.store import Blobs, Store
+from shoal.store.uploads import MemoryUploads, Uploads
 
 SWEEP_SECONDS = 1.0
 """The longest time between two looks at the timers."""
@@ -38,6 +40,7 @@ class Coordinator:
         limits: Limits = Limits(),  # noqa: B008  (it is frozen)
         measured: Callable[[], Room] = lambda: UNMEASURED,
         metrics: Metrics | None = None,
+        uploads: Uploads | None = None,
     ) -> None:
         self.storage = Storage(store, blobs)
         self.metrics = metrics or Metrics()
@@ -45,6 +48,7 @@ class Coordinator:
         self.clock = clock
         self.bell = Bell()
         self.arrivals = Arrivals()
+        self.uploading = Uploading(uploads or MemoryUploads())
         self.tasks = Tasks(self.storage, self.arrivals, self.bell, clock, self.metrics)
         self.devices = Devices(self.tasks, self.storage, self.identities, self.bell, clock)
         self.housekeeping = Housekeeping(
@@ -73,6 +77,7 @@ class Coordinator:
         while True:
             ticked = [await self._tick(task) for task in list(self.tasks.values())]
             await self._keep_house(self.housekeeping.tick())
+            await self._keep_house(self.uploading.sweep(self.devices.awaits))
             # what is due and failed is still due: without a pause it would be tried without end
             await self.bell.wait(self._until_next_timer() if all(ticked) else SWEEP_SECONDS)
 

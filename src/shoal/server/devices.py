@@ -23,6 +23,7 @@ from shoal.server.tasks import Tasks
 from shoal.server.verify import check_report
 from shoal.store.failpoints import reached
 from shoal.store.store import DeviceRecord
+from shoal.store.uploads import Upload
 from shoal.wire.messages import MAX_WAIT, CheckInReply, CheckInRequest, ReportHead
 
 INLINE_BYTES = 64 << 10
@@ -130,14 +131,14 @@ class Devices:
         )
 
     async def report(
-        self, device: DeviceRecord, assignment: str, head: ReportHead, file: TreeFile, inline: bytes | None
+        self, device: DeviceRecord, assignment: str, head: ReportHead, file: TreeFile | None, inline: bytes | None
     ) -> Receipt:
-        """Count a report whose bytes are here (`inline`, or a blob that is durable already).
+        """Count a report whose bytes are here (`inline`, or a blob that is durable already; no file for a repeat).
 
         Raises RefusedUpdate, Gone, or Conflict with the receipt of the first report.
         """
         task, given = await self.expected(device, assignment)
-        if given is None:
+        if given is None and file is not None:
             try:
                 await _verify(task.state.spec, head, file)
             except RefusedUpdate as error:
@@ -175,6 +176,21 @@ class Devices:
                 case _:
                     pass
         raise Gone(f"assignment {assignment} is over", "drop it and check in again")
+
+    async def progressed(self, device: DeviceRecord, assignment: str) -> None:
+        """Extend a lease of which half is over, because bytes of its update arrived."""
+        task = self.assigned(device, assignment)
+        lease = task.state.leases.get(device.name)
+        half = task.state.spec.plan.lease / 2
+        if lease is not None and lease.state is LeaseState.OFFERED and lease.expires - self._clock() < half:
+            await self.renew(device, assignment)
+
+    def awaits(self, upload: Upload) -> bool:
+        """Whether the report of an upload may still come; not known of a task that another coordinator leads."""
+        now = self._clock()
+        return any(
+            task.stopped or task.state.expects(upload.assignment, upload.device, now) for task in self._tasks.values()
+        )
 
     async def release(self, device: DeviceRecord, assignment: str, reason: str) -> None:
         """Take a place back; one that is gone already is no error."""

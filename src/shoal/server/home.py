@@ -10,6 +10,7 @@ from shoal.core.errors import ConfigurationError
 
 DATABASE = "shoal.db"
 BLOBS = "blobs"
+UPLOADS = "uploads"
 LOCK = "lock"
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request, Response
 
-from shoal.core.errors import BadRequest, TooLarge
+from shoal.core.errors import BadRequest, Gone, RefusedUpdate, TooLarge
 from shoal.core.receipt import Receipt
 from shoal.server.calls import body, calling_device, coordinator, gives, greeting, message, reply, require, takes
 from shoal.server.coordinator import Coordinator
@@ -104,7 +104,13 @@ async def report(request: Request, assignment: str) -> Response:
         if head.size > most:
             raise TooLarge(f"an update of {head.size} bytes", f"the task's arrays take {most}")
         async with here.housekeeping.taking(0 if given else head.size), here.arrivals.coming(head.digest):
-            if head.size <= INLINE_BYTES:
+            if head.uploaded:
+                await _check_nothing_follows(rest, pieces)
+            if head.uploaded and given is not None:
+                receipt = await here.devices.report(device, assignment, head, None, None)
+            elif head.uploaded:
+                receipt = await _uploaded(here, device, assignment, head)
+            elif head.size <= INLINE_BYTES:
                 receipt = await _small(here, device, assignment, head, rest, pieces)
             else:
                 receipt = await _large(here, device, assignment, head, rest, pieces)
@@ -142,6 +148,23 @@ async def _small(
             raise TooLarge(f"an update of more than {head.size} bytes", "send as many as its head says")
     _check_arrived(head, len(data), hashlib.sha256(data).hexdigest())
     return await here.devices.report(device, assignment, head, open_bytes(data), data)
+
+
+async def _check_nothing_follows(rest: bytes, pieces: AsyncIterator[bytes]) -> None:
+    size = len(rest) + sum([len(piece) async for piece in pieces])
+    if size:
+        raise BadRequest(f"{size} bytes behind the head of a report that was uploaded", "send its head alone")
+
+
+async def _uploaded(here: Coordinator, device: DeviceRecord, assignment: str, head: ReportHead) -> Receipt:
+    """Take the arrays from the upload, which goes with a good end, and with bytes that are wrong."""
+    try:
+        receipt = await _large(here, device, assignment, head, b"", here.uploading.whole(assignment))
+    except (BadRequest, RefusedUpdate, Gone):
+        await here.uploading.remove(assignment)
+        raise
+    await here.uploading.remove(assignment)
+    return receipt
 
 
 async def _large(

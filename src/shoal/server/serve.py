@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from shoal.core.errors import ConfigurationError
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
-from shoal.server.home import BLOBS, DATABASE, sharing
+from shoal.server.home import BLOBS, DATABASE, UPLOADS, sharing
 from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
 from shoal.server.page import open_to_browsers
@@ -23,6 +23,7 @@ from shoal.server.space import measure
 from shoal.store import failpoints
 from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
+from shoal.store.uploads import FolderUploads
 
 KEEP_ALIVE_SECONDS = 75
 STOP_SECONDS = 1
@@ -58,7 +59,14 @@ def open_coordinator(home: Path, limits: Limits = Limits()) -> Coordinator:  # n
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         metrics = Metrics()
         store, blobs = SqlStore(home / DATABASE, metrics.appended), FolderBlobs(home / BLOBS)
-        return Coordinator(store, blobs, limits=limits, measured=lambda: measure(home), metrics=metrics)
+        return Coordinator(
+            store,
+            blobs,
+            limits=limits,
+            measured=lambda: measure(home),
+            metrics=metrics,
+            uploads=FolderUploads(home / UPLOADS),
+        )
     except OSError as error:
         raise ConfigurationError(
             f"{home} cannot be a coordinator's home: {error.strerror}", "give a folder that you may write to"

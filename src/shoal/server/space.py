@@ -74,9 +74,14 @@ class Space:
     def take(self, more: int) -> None:
         """Count bytes as coming. Raises StorageFull."""
         if problem := self._excess(more):
-            raise StorageFull(problem, "keep fewer versions (--keep-versions), or give more room (--quota, more disk)")
+            raise _full(problem)
         self._coming += more
         self._since += more
+
+    def check(self, size: int) -> None:
+        """Raise StorageFull when so many bytes more would not keep to the limits; nothing is set aside."""
+        if problem := self._excess(size):
+            raise _full(problem)
 
     def _excess(self, more: int) -> str:
         used, free = self.room.used + self._since, self.room.free - self._since
@@ -86,6 +91,10 @@ class Space:
         if reserve and free - more < reserve:
             return f"{more} bytes would leave {max(0, free - more)} free on the disk, {reserve} are kept in reserve"
         return ""
+
+
+def _full(problem: str) -> StorageFull:
+    return StorageFull(problem, "keep fewer versions (--keep-versions), or give more room (--quota, more disk)")
 
 
 class Place:

@@ -21,6 +21,7 @@ PLACES: Mapping[str, str] = {
     "after_enrol": "a device is kept, its secret is not yet sent",
     "after_assign": "an assignment is durable, not yet sent",
     "mid_upload": "some of an update's bytes have arrived",
+    "after_part": "a part of a large update is durable, its device was not told",
     "after_blob": "a large update is a durable blob, no event names it",
     "before_accept": "an update was checked, nothing says so on disk",
     "mid_commit": "a transaction is written, not yet committed",

@@ -28,6 +28,7 @@ from shoal.wire.backoff import Backoff
 from shoal.wire.http import Connection, SocketTransport, Traffic
 from shoal.wire.messages import ErrorMessage, decode
 from shoal.wire.models import fetch_tree
+from shoal.wire.parts import Parts
 
 JOIN_SECONDS = 60.0
 
@@ -183,6 +184,7 @@ class Device:
             wait=1.0,
             backoff=Backoff(0.05, 0.3, self.random.random),
             labour=lambda connection: Walk(connection, self),
+            parts=Parts(over=32 << 10, size=48 << 10),
         )
         try:
             agent.run(self._stop)

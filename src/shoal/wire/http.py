@@ -211,6 +211,10 @@ class Connection:
             pieces = iter(partial(file.read, UPLOAD_BYTES), b"")
             return read(self._send("POST", path, pieces, headers), reply, self.url)
 
+    def transfer(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> httpx.Headers:
+        """Send bytes and return the head of an answer that says all in it."""
+        return self._exchange(method, path, content, headers)[0]
+
     def download(self, digest: str, most: int) -> bytes:
         """Return a blob of at most `most` bytes."""
         return b"".join(self.stream(digest, most))
@@ -241,6 +245,16 @@ class Connection:
         headers: dict[str, str],
         wait: float = 0.0,
     ) -> bytes:
+        return self._exchange(method, path, content, headers, wait)[1]
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        content: bytes | Iterator[bytes] | None,
+        headers: dict[str, str],
+        wait: float = 0.0,
+    ) -> tuple[httpx.Headers, bytes]:
         started = time.perf_counter()
         held = 0.0
         timeout = httpx.Timeout(READ_SECONDS + wait, connect=CONNECT_SECONDS)
@@ -254,7 +268,7 @@ class Connection:
             self.traffic.seconds += max(0.0, time.perf_counter() - started - held)
         if not response.is_success:
             raise refusal(response, data, self.url)
-        return data
+        return response.headers, data
 
     def _unreachable(self, method: str, path: str, error: Exception) -> Unreachable:
         way = "" if self._proxy is None else f" through the proxy {self._proxy.url}"

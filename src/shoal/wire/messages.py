@@ -82,7 +82,8 @@ class CheckInReply:
 class ReportHead:
     """What stands before the arrays of a report; `digest` is the SHA-256 of the arrays' bytes, `size` their number.
 
-    `origin` comes with a device's first report to a task.
+    `origin` comes with a device's first report to a task. `uploaded` says that the arrays do not follow: they were
+    uploaded before, in parts.
     """
 
     digest: str
@@ -91,6 +92,7 @@ class ReportHead:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     costs: Costs = Costs()
     origin: Origin | None = None
+    uploaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
