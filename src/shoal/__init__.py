@@ -8,6 +8,7 @@ from typing import Any
 
 _PUBLIC = {
     "Bounds": "shoal.core.task",
+    "Canary": "shoal.core.serving",
     "Conditions": "shoal.agent.conditions",
     "Coordinator": "shoal.researcher.coordinator",
     "Device": "shoal.agent.device",
@@ -20,6 +21,7 @@ _PUBLIC = {
     "RoundPlan": "shoal.core.task",
     "Schedule": "shoal.core.schedule",
     "Run": "shoal.researcher.run",
+    "Serving": "shoal.core.serving",
     "ShoalError": "shoal.core.errors",
     "Strategy": "shoal.algorithms.strategy",
     "Task": "shoal.train.task",

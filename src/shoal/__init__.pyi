@@ -21,6 +21,8 @@ from shoal.core.plan import EarlyStop as EarlyStop
 from shoal.core.rate import Rate as Rate
 from shoal.core.roles import Role as Role
 from shoal.core.schedule import Schedule as Schedule
+from shoal.core.serving import Canary as Canary
+from shoal.core.serving import Serving as Serving
 from shoal.core.task import Bounds as Bounds
 from shoal.core.task import LocalPlan as LocalPlan
 from shoal.core.task import RoundPlan as RoundPlan

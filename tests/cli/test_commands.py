@@ -90,6 +90,15 @@ def test_publish_train_watch_and_download(tmp_path, children, monkeypatch):
     assert versions[2]["digest"] == rounds[1]["digest"]
     assert versions[2]["digest"][:16] in text("models", "list", "regression", **me)
 
+    (served,) = lines("models", "promote", "regression@1", "--reason", "steadier", **me)
+    assert (served["serving"], served["training"], served["held"]) == (1, 2, True)
+    (back,) = lines("models", "rollback", "regression", **me)
+    assert (back["serving"], [step["what"] for step in back["steps"]]) == (2, ["promoted", "rolled back"])
+    lines("models", "note", "regression@1", "too few rows", **me)
+    assert "serves version 2, held" in text("models", "heads", "regression", **me)
+    assert "too few rows" in text("models", "show", "regression@1", **me)
+    assert [row["standing"] for row in lines("models", "list", "regression", **me)] == ["", "rolled back", "served"]
+
     for wanted in ("regression@1", "regression"):
         (wrote,) = lines("models", "download", wanted, "--to", str(tmp_path / wanted), **me)
         assert sha256((tmp_path / wanted).read_bytes()).hexdigest() == wrote["digest"]

@@ -37,6 +37,10 @@ COMMANDS = [
     ("server", "backup"),
     ("server", "restore"),
     ("server", "migrate"),
+    ("models", "heads"),
+    ("models", "promote"),
+    ("models", "rollback"),
+    ("models", "note"),
     ("models", "pin"),
     ("models", "unpin"),
 ]

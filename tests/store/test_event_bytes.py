@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.core.errors import CorruptStore
+from shoal.core.serving import Canary
 from shoal.rounds.events import CheckedIn, Committed, Published, Recorded, Reported, Ticked
 from shoal.rounds.state import TaskState
 from shoal.store.events import KINDS, decode, decode_state, encode, encode_state
@@ -25,6 +26,17 @@ def plain(event):
     return replace(event, metrics=dict(event.metrics)) if isinstance(event, Reported) else event
 
 
+CANARIES = st.builds(
+    Canary,
+    fraction=st.floats(0, 1, exclude_min=True),
+    metric=st.text(min_size=1),
+    tolerance=st.floats(0, allow_infinity=False),
+    devices=st.integers(2),
+    minimum_rows=st.integers(1),
+    deadline=st.floats(0, exclude_min=True, allow_infinity=False),
+    refusals=st.integers(0),
+)
+st.register_type_strategy(Canary, CANARIES)
 ANY = st.one_of(*(st.from_type(kind) for kind in KINDS.values() if kind is not Published)).map(plain)
 
 

@@ -14,7 +14,7 @@ from shoal.agent.work import Result, check, measure, trained
 from shoal.core.errors import CodeMismatch
 from shoal.core.origin import Origin
 from shoal.core.roles import Role
-from shoal.core.subject import Subject
+from shoal.core.subject import AGAINST, Subject
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree
 from shoal.core.types import Assignment
@@ -125,8 +125,11 @@ class Participant:
     def _evaluated(self, assignment: Assignment, spec: TaskSpec, asked: Subject, held: int) -> Result:
         trained_by = self._spec(asked.task)
         training = self._training(asked.task, trained_by)
-        params = self._version(asked.version, trained_by)
-        return measured(assignment, spec, training.measure(assignment.device, params), held)
+        values = training.measure(assignment.device, self._version(asked.version, trained_by))
+        if asked.against:
+            other = training.measure(assignment.device, self._version(asked.against, trained_by))
+            values |= {f"{AGAINST}{name}": value for name, value in other.items()}
+        return measured(assignment, spec, values, held)
 
     def _introduction(self, task: str, training: "Training") -> Origin | None:
         if task in self._introduced:

@@ -18,6 +18,7 @@ from shoal.cli.rounds import extend, pause, resume, rounds
 from shoal.cli.server import server
 from shoal.cli.simulate import simulate
 from shoal.cli.tasks import tasks
+from shoal.cli.versions import heads, note, promote, rollback
 from shoal.cli.watch import watch
 
 app = typer.Typer(
@@ -45,6 +46,14 @@ app.command(epilog=example("shoal simulate task.py:task --clients clients --roun
 app.add_typer(server, name="server")
 models.command(epilog=example(CONNECT, "shoal models pin boston-1@12"))(pin)
 models.command(epilog=example(CONNECT, "shoal models unpin boston-1@12"))(unpin)
+models.command(epilog=example(CONNECT, "shoal models heads boston-1"))(heads)
+models.command(
+    epilog=example(
+        CONNECT, "shoal models promote boston-1@12", "shoal models promote boston-1 --canary 0.1 --tolerance 0.02"
+    )
+)(promote)
+models.command(epilog=example(CONNECT, "shoal models rollback boston-1 --reason 'worse at night'"))(rollback)
+models.command(epilog=example(CONNECT, "shoal models note boston-1@12 'before the new sensors'"))(note)
 tasks.command(epilog=example(CONNECT, "shoal tasks rounds boston-1"))(rounds)
 tasks.command(epilog=example(CONNECT, "shoal tasks pause boston-1"))(pause)
 tasks.command(epilog=example(CONNECT, "shoal tasks resume boston-1"))(resume)

@@ -12,6 +12,7 @@ from shoal.cli.output import moment, print_json, print_table
 
 if TYPE_CHECKING:
     from shoal.core.tree import Array, Tree
+    from shoal.wire.messages import VersionRecord
 
 Named = Annotated[
     str, typer.Argument(metavar="TASK[@VERSION]", help="A task's id or name; by default its newest version.")
@@ -39,32 +40,62 @@ def list_(
     from shoal.researcher.coordinator import Coordinator
 
     with Coordinator.connect(url, token=token, ca=ca) as coordinator:
-        versions = coordinator.versions(task)
+        records = coordinator.models(task)
     if as_json:
-        for version in versions:
-            print_json(version)
+        for record in records:
+            print_json(flat(record))
         return
-    rows = [
-        (version.number, version.digest[:16], version.reports, _numbers(version.metrics), moment(version.created))
-        for version in versions
-    ]
-    print_table(("version", "digest", "reports", "metrics", "made"), rows)
+    print_table(("version", "digest", "parent", "reports", "metrics", "made", "standing", "notes"), map(_row, records))
+
+
+def _row(record: "VersionRecord") -> tuple[object, ...]:
+    version = record.version
+    parent = "-" if record.parent is None else record.parent
+    numbers, notes = _numbers(version.metrics), "; ".join(note.text for note in record.notes)
+    made = moment(version.created)
+    return version.number, version.digest[:16], parent, version.reports, numbers, made, record.standing, notes
+
+
+def flat(record: "VersionRecord") -> dict[str, object]:
+    """Return a version's own fields, and beside them what is known about it."""
+    from dataclasses import asdict
+
+    known = asdict(record)
+    return {**known.pop("version"), "parent_number": known.pop("parent"), **known}
 
 
 @models.command(epilog=example("shoal models show boston.safetensors", CONNECT, "shoal models show regression-1@3"))
 @reported
 def show(model: Model, url: MaybeUrl = None, token: MaybeToken = None, ca: Ca = None, as_json: Json = False) -> None:
-    """Show which arrays a model holds."""
+    """Show which arrays a model holds and, of a version at a coordinator, its lineage, notes and standing."""
     tree, metrics = _model(model, url, token, ca)
+    record = None if _is_file(model) else _record(model, url, token, ca)
     if as_json:
         for name, array in tree.items():
             print_json({"array": name, "shape": array.shape, "dtype": array.dtype.name, "norm": _norm(array)})
+        if record is not None:
+            print_json(flat(record))
         return
     rows = [(name, tuple(array.shape), array.dtype.name, f"{_norm(array):.6g}") for name, array in tree.items()]
     print_table(("array", "shape", "dtype", "norm"), rows)
     typer.echo(f"{sum(array.size for array in tree.values())} numbers in {len(tree)} arrays")
     if metrics:
         typer.echo(f"metrics: {_numbers(metrics)}")
+    if record is not None:
+        version, standing = record.version, record.standing or "not served"
+        made = f"from version {record.parent} in round {record.round}" if record.parent is not None else "published"
+        typer.echo(f"version {version.number}, {made}, {moment(version.created)}: {standing}")
+        for note in record.notes:
+            typer.echo(f"{moment(note.at)} {note.by}: {note.text}")
+
+
+def _record(named: str, url: str | None, token: str | None, ca: Path | None) -> "VersionRecord":
+    from shoal.researcher.coordinator import Coordinator
+
+    url, token = both(url, token)
+    task, number = _split(named)
+    with Coordinator.connect(url, token=token, ca=ca) as coordinator:
+        return coordinator.models(task)[-1 if number is None else number]
 
 
 @models.command(
@@ -115,10 +146,14 @@ def _side_by_side(first: Metrics, second: Metrics) -> Iterator[tuple[str, float 
         yield name, first.get(name), second.get(name)
 
 
-def _model(named: str, url: str | None, token: str | None, ca: Path | None) -> tuple["Tree", Metrics]:
+def _is_file(named: str) -> bool:
     path = Path(named)
-    if path.exists() or path.suffix == ".safetensors":
-        return _read(path), {}
+    return path.exists() or path.suffix == ".safetensors"
+
+
+def _model(named: str, url: str | None, token: str | None, ca: Path | None) -> tuple["Tree", Metrics]:
+    if _is_file(named):
+        return _read(Path(named)), {}
     from shoal.researcher.coordinator import Coordinator
 
     url, token = both(url, token)

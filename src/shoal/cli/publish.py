@@ -28,6 +28,19 @@ from shoal.cli.round_options import (
     early_stop,
     schedule_of,
 )
+from shoal.cli.serving_options import (
+    Fraction,
+    Guard,
+    GuardDeadline,
+    GuardDevices,
+    GuardHigher,
+    GuardRows,
+    Promotion,
+    Serve,
+    Tolerance,
+    canary_of,
+    serving_of,
+)
 from shoal.cli.watch import Features, show
 from shoal.demo.imports import need_torch, uncollected
 
@@ -74,6 +87,14 @@ def publish(
     time_zone: ZoneOfWindow = TimeZone.UTC,
     jitter: Jitter = 0.0,
     period: Period = 0.0,
+    serve: Serve = Promotion.ALWAYS,
+    canary: Fraction = 0.1,
+    guard: Guard = "loss",
+    tolerance: Tolerance = 0.0,
+    guard_higher: GuardHigher = False,
+    guard_devices: GuardDevices = 2,
+    guard_rows: GuardRows = 20,
+    guard_deadline: GuardDeadline = 86400.0,
     initial: Initial = None,
     check: Check = None,
     check_seconds: Within = 60.0,
@@ -92,6 +113,7 @@ def publish(
         from shoal.researcher.coordinator import Coordinator
 
     schedule = schedule_of(every, cron, window, time_zone, jitter, period)
+    trial = canary_of(canary, guard, tolerance, guard_higher, guard_devices, guard_rows, guard_deadline)
     task = load_task(code, features)
     if initial is not None:
         task = replace(task, initial=initial)
@@ -109,6 +131,7 @@ def publish(
             late=late.value,
             stop=early_stop(stop_metric, patience, min_improvement, higher),
             schedule=schedule,
+            serving=serving_of(serve, trial),
             seed=seed,
         )
         if as_json:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from shoal.core.cohort import Cohort
 from shoal.core.errors import TaskError, UnsupportedArray
 from shoal.core.origin import Origin
 from shoal.core.plan import Buffered, EarlyStop, Late
@@ -13,6 +14,7 @@ from shoal.core.roles import Role
 from shoal.core.schedule import Schedule
 from shoal.core.schema import RowSchema
 from shoal.core.seeds import SEED_BITS
+from shoal.core.serving import Serving
 from shoal.core.subject import Subject
 from shoal.core.tree import DTYPES
 
@@ -215,7 +217,8 @@ class TaskSpec:
     result, on which a device proves its code before it trains. `schema` is what every owner's rows must be like;
     `checks` names the task that a check of this schema over all owners is for. `origin` says who published it.
     `schedule` says when rounds open. `stop` ends the task before its last round when a metric no longer improves.
-    `subject` is the version that an evaluation measures, `columns` then names its metrics.
+    `subject` is the version that an evaluation measures, `columns` then names its metrics. Only devices of the `cohort`
+    get work, if there is one. `serving` says which versions devices serve.
     """
 
     name: str
@@ -239,6 +242,8 @@ class TaskSpec:
     schedule: Schedule = Schedule()
     stop: EarlyStop | None = None
     subject: Subject | None = None
+    cohort: Cohort | None = None
+    serving: Serving = Serving()
 
     def __post_init__(self) -> None:
         wellformed = 1 <= len(self.name) <= 64 and all(c.isalnum() or c in "-_." for c in self.name)

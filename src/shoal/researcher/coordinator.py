@@ -8,18 +8,18 @@ from urllib.parse import quote
 
 import httpx
 
-from shoal.algorithms import evaluation, statistics
+from shoal.algorithms import evaluation, measuring, statistics
 from shoal.algorithms import quantiles as bisection
 from shoal.algorithms.evaluation import Evaluation
 from shoal.core.errors import Abandoned, CorruptStore, TaskError
 from shoal.core.manifest import Manifest
 from shoal.core.plan import EarlyStop, Late
 from shoal.core.schedule import Schedule
+from shoal.core.serving import Canary, Serving
 from shoal.core.subject import Subject
 from shoal.core.task import RoundPlan, TaskSpec
 from shoal.core.tree import Tree, digest, encode
 from shoal.core.types import ModelVersion
-from shoal.researcher import measuring
 from shoal.researcher.checking import POLL_SECONDS, Ranges, check_spec, found, refuse
 from shoal.researcher.run import Run
 from shoal.rounds.record import RoundRecord
@@ -29,8 +29,13 @@ from shoal.wire.messages import (
     CancelRequest,
     DeviceStatus,
     ExtendRequest,
+    HeadsReply,
+    NoteRequest,
     Pins,
+    PromoteRequest,
+    RollBackRequest,
     TaskStatus,
+    VersionRecord,
     VersionsReply,
 )
 
@@ -78,6 +83,7 @@ class Coordinator:
         late: Late = "drop",
         stop: EarlyStop | None = None,
         schedule: Schedule = Schedule(),  # noqa: B008  (it is frozen)
+        serving: Serving = Serving(),  # noqa: B008  (it is frozen)
         seed: int = 0,
     ) -> Run:
         """Publish a task and return its run.
@@ -85,14 +91,15 @@ class Coordinator:
         A round closes with `goal` reports (a strategy with buffered rounds has its own), or after `deadline` seconds
         with `minimum` (by default the goal). So many devices are asked that the goal is reached with probability
         `confidence`, 0 for no more than the goal; what comes later is dropped or, with `late="carry"`, counted in the
-        next round. `stop` ends the task when a metric no longer improves, `schedule` says when rounds open. Raises
-        TaskError when the task cannot be trained as it is.
+        next round. `stop` ends the task when a metric no longer improves, `schedule` says when rounds open,
+        `serving` which versions devices serve. Raises TaskError when the task cannot be trained as it is.
         """
         from shoal.train.task import compile_task
 
         goal = _goal(task, goal)
         plan = RoundPlan(goal, goal if minimum is None else minimum, deadline, lease, attempts, confidence, late)
         compiled = compile_task(self._resolved(task), rounds=rounds, plan=plan, seed=seed, stop=stop, schedule=schedule)
+        compiled = replace(compiled, spec=replace(compiled.spec, serving=serving))
         for tree in (compiled.initial, compiled.frozen, compiled.golden):
             self._upload(tree)
         return self._post(compiled.spec)
@@ -204,6 +211,39 @@ class Coordinator:
         """Return every version of a task, from version 0 on. Raises NotFound."""
         path = f"/v1/tasks/{quote(task)}/versions?after=-1"
         return self._connection.call("GET", path, None, VersionsReply).versions
+
+    def models(self, task: str) -> list[VersionRecord]:
+        """Return every version with its parent, round, metrics, notes and standing, oldest first. Raises NotFound."""
+        return self._connection.call("GET", f"/v1/tasks/{quote(task)}/models", None, list[VersionRecord])
+
+    def heads(self, task: str) -> HeadsReply:
+        """Return which version is served, on trial, and trained from, and what happened to versions."""
+        return self._connection.call("GET", f"/v1/tasks/{quote(task)}/heads", None, HeadsReply)
+
+    def promote(
+        self, task: str, number: int | None = None, *, canary: Canary | None = None, reason: str = ""
+    ) -> HeadsReply:
+        """Let devices serve a version, by default the newest; with a `canary`, a part of them first.
+
+        An older version stays served until somebody promotes the newest. Raises NotFound, and Conflict for a canary
+        while another one goes on.
+        """
+        asked = PromoteRequest(number, canary, reason)
+        return self._connection.call("POST", f"/v1/tasks/{quote(task)}/promote", asked, HeadsReply)
+
+    def rollback(self, task: str, to: int | None = None, *, reason: str = "") -> HeadsReply:
+        """End a canary or, without one or with `to`, serve the version before or that one.
+
+        What was rolled back is served again only if somebody promotes it; nothing is promoted by itself until somebody
+        promotes the newest. Raises NotFound, and Conflict when there is none to go back to.
+        """
+        asked = RollBackRequest(to, reason)
+        return self._connection.call("POST", f"/v1/tasks/{quote(task)}/rollback", asked, HeadsReply)
+
+    def note(self, task: str, number: int, text: str) -> VersionRecord:
+        """Write something down about a version. Raises NotFound."""
+        path = f"/v1/tasks/{quote(task)}/models/{number}/notes"
+        return self._connection.call("POST", path, NoteRequest(text), VersionRecord)
 
     def devices(self) -> list[DeviceStatus]:
         """Return every enrolled device."""

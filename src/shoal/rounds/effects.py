@@ -107,6 +107,14 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
+class Serve:
+    """Which versions devices serve changed, or is about to: version `number` because of `why`."""
+
+    number: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The task is over: "finished", "failed" or "cancelled"."""
 
@@ -114,4 +122,4 @@ class End:
     reason: str
 
 
-Effect: TypeAlias = Assign | Wait | Accept | Refuse | Extend | Fold | Publish | Abandon | Open | Discard | End
+Effect: TypeAlias = Assign | Wait | Accept | Refuse | Extend | Fold | Publish | Abandon | Open | Discard | Serve | End

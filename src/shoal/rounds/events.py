@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from shoal.core.origin import Origin
+from shoal.core.serving import Canary
 from shoal.core.task import TaskSpec
 from shoal.core.types import Costs
 
@@ -118,6 +119,71 @@ class Extended:
 
 
 @dataclass(frozen=True, slots=True)
+class Promoted:
+    """A version becomes the one that devices serve; `by` is a person, or the guard of its canary."""
+
+    number: int
+    by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """Version `number`, the candidate or the one that is served, is served no more, but `to`."""
+
+    number: int
+    to: int
+    by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryBegan:
+    """A part of the devices serves a version, to try it."""
+
+    number: int
+    canary: Canary
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardPublished:
+    """The evaluation that measures the candidate is published, as task `task`."""
+
+    number: int
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """The candidate was measured, and the version that is served on the same rows; or it was not, and why."""
+
+    number: int
+    candidate: float
+    head: float
+    rows: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A person writes something down about a version."""
+
+    number: int
+    text: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A device found that a version does not work there."""
+
+    number: int
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed."""
 
@@ -136,6 +202,13 @@ Event: TypeAlias = (
     | Paused
     | Resumed
     | Extended
+    | Promoted
+    | RolledBack
+    | CanaryBegan
+    | GuardPublished
+    | Guarded
+    | Noted
+    | Unfit
     | Ticked
 )
 

@@ -13,7 +13,8 @@ Synchronous rounds give each device one part in a round, and turn away who comes
 into the next round. Buffered rounds hand out parts without end, while a version is made as well, and damp an update
 by how many versions it is behind. Which updates make which version follows from the order of the accepted reports.
 
-What devices say is answered in `devices.py`, rounds open and close in `course.py`, people are heard in `people.py`.
+What devices say is answered in `devices.py`, rounds open and close in `course.py`, people are heard in `people.py`, and
+which versions devices serve is settled in `promotion.py`.
 """
 
 import math
@@ -23,25 +24,33 @@ from shoal.core.origin import Origin
 from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec
 from shoal.core.types import ModelVersion
-from shoal.rounds import course, devices, people, schedule
+from shoal.rounds import course, devices, people, promotion, schedule
 from shoal.rounds.effects import Effect
 from shoal.rounds.events import (
+    CanaryBegan,
     Cancelled,
     CheckedIn,
     Committed,
     Event,
     Extended,
     Failed,
+    Guarded,
+    GuardPublished,
     Late,
+    Noted,
     Paused,
+    Promoted,
     Published,
     Rejected,
     Released,
     Renewed,
     Reported,
     Resumed,
+    RolledBack,
     Ticked,
+    Unfit,
 )
+from shoal.rounds.heads import Heads
 from shoal.rounds.lease import Counted, Lease, Roster
 from shoal.rounds.lease import LeaseState as LeaseState
 from shoal.rounds.phase import Phase as Phase
@@ -59,6 +68,7 @@ class TaskState:
     check-in that yields no assignment is none). `receipts` are those of the round in progress and `former` those of
     the one before; a driver finds older ones in its store. `turns` counts the assignments of a buffered round by
     device. The round hands work out from `opens` on; `served` says which devices rest since when.
+    `heads` say which versions devices serve.
     `paused` is when the task was paused, `judged` the version from which early stopping counts.
     """
 
@@ -83,6 +93,7 @@ class TaskState:
     owners: dict[str, Origin] = field(default_factory=dict[str, Origin])
     opens: float = 0.0
     served: dict[str, float] = field(default_factory=dict[str, float])
+    heads: Heads = field(default_factory=Heads)
 
     @classmethod
     def begin(cls, event: Published, now: float) -> "TaskState":
@@ -178,6 +189,8 @@ class TaskState:
                 return devices.release(self, event)
             case Extended():
                 return people.extend(self, event.rounds, now)
+            case Promoted() | RolledBack() | CanaryBegan() | GuardPublished() | Guarded() | Noted() | Unfit():
+                return promotion.happened(self, event, now)
             case _ if self.phase.over:
                 return []
             case Rejected():

@@ -15,7 +15,15 @@ from shoal.core.errors import BadRequest, Conflict, NotFound, ShoalError, Unknow
 from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec
 from shoal.rounds.record import RoundRecord
-from shoal.server import routes_blobs, routes_devices, routes_metrics, routes_pins, routes_tasks, routes_uploads
+from shoal.server import (
+    routes_blobs,
+    routes_devices,
+    routes_metrics,
+    routes_pins,
+    routes_tasks,
+    routes_uploads,
+    routes_versions,
+)
 from shoal.server.calls import coordinator, gives, greeted, reply
 from shoal.server.coordinator import Coordinator
 from shoal.server.metrics import CountBytes
@@ -30,13 +38,19 @@ from shoal.wire.messages import (
     EnrolRequest,
     ErrorMessage,
     ExtendRequest,
+    HeadsReply,
     Health,
     LatestReply,
+    NoteRequest,
     Pins,
+    PromoteRequest,
     ReleaseRequest,
     RenewReply,
     ReportHead,
+    RollBackRequest,
     TaskStatus,
+    UnfitRequest,
+    VersionRecord,
     VersionsReply,
     encode,
 )
@@ -52,13 +66,19 @@ MESSAGES: tuple[type[Any], ...] = (
     EnrolRequest,
     ErrorMessage,
     ExtendRequest,
+    HeadsReply,
     Health,
     LatestReply,
+    NoteRequest,
     Pins,
+    PromoteRequest,
     Receipt,
     ReleaseRequest,
     RenewReply,
     ReportHead,
+    RollBackRequest,
+    UnfitRequest,
+    VersionRecord,
     RoundRecord,
     TaskSpec,
     TaskStatus,
@@ -98,7 +118,15 @@ def build_app(served: Coordinator, *, metrics_public: bool = False) -> FastAPI:
     app.state.coordinator = served
     app.state.metrics_public = metrics_public
     app.add_middleware(CountBytes, metrics=served.metrics)
-    for routes in (routes_devices, routes_tasks, routes_pins, routes_blobs, routes_uploads, routes_metrics):
+    for routes in (
+        routes_devices,
+        routes_tasks,
+        routes_versions,
+        routes_pins,
+        routes_blobs,
+        routes_uploads,
+        routes_metrics,
+    ):
         app.include_router(routes.router, dependencies=[Depends(greeted)])
     app.add_api_route("/healthz", _health, responses=gives(Health), tags=["health"])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -93,12 +93,12 @@ class Identities:
         self.seen[name] = now
         return device
 
-    def anyone(self, authorization: str | None, now: float) -> None:
-        """Pass whoever may read: a device, or a person of any role."""
+    def anyone(self, authorization: str | None, now: float) -> DeviceRecord | None:
+        """Pass whoever may read: a device, which is returned, or a person of any role."""
         if hashed(_bearer(authorization)) in self.secrets:
-            self.device(authorization, now)
-        else:
-            self.person(authorization, "read", now)
+            return self.device(authorization, now)
+        self.person(authorization, "read", now)
+        return None
 
     def enrol(self, authorization: str | None, request: EnrolRequest, now: float) -> EnrolReply:
         """Bind a device's name to its public key; the same key again gets a fresh secret.

@@ -48,10 +48,10 @@ def require(request: Request, action: str) -> None:
     here.identities.person(request.headers.get("authorization"), action, here.clock())
 
 
-def require_anyone(request: Request) -> None:
-    """Let devices and people of any role pass. Raises Unauthorised."""
+def require_anyone(request: Request) -> DeviceRecord | None:
+    """Let devices and people of any role pass; return the device, None for a person. Raises Unauthorised."""
     here = coordinator(request)
-    here.identities.anyone(request.headers.get("authorization"), here.clock())
+    return here.identities.anyone(request.headers.get("authorization"), here.clock())
 
 
 def announced(request: Request) -> int:

@@ -15,6 +15,7 @@ from shoal.server.devices import Devices
 from shoal.server.housekeeping import Housekeeping
 from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
+from shoal.server.promotions import Promotions
 from shoal.server.running import RunningTask
 from shoal.server.space import UNMEASURED, Room
 from shoal.server.storage import Storage
@@ -54,6 +55,7 @@ class Coordinator:
         self.housekeeping = Housekeeping(
             self.storage, self.tasks, self.arrivals, self.identities, clock, limits, measured
         )
+        self.promotions = Promotions(self.tasks, self.storage, clock)
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -76,6 +78,7 @@ class Coordinator:
     async def _sweep(self) -> None:
         while True:
             ticked = [await self._tick(task) for task in list(self.tasks.values())]
+            await self.promotions.tick()
             await self._keep_house(self.housekeeping.tick())
             await self._keep_house(self.uploading.sweep(self.devices.awaits))
             # what is due and failed is still due: without a pause it would be tried without end

@@ -17,6 +17,7 @@ from shoal.rounds.schedule import share
 from shoal.rounds.state import RETRY_AFTER, LeaseState
 from shoal.server.auth import Identities
 from shoal.server.bell import Bell
+from shoal.server.promotions import latest_for
 from shoal.server.running import RunningTask
 from shoal.server.storage import Storage, TreeFile
 from shoal.server.tasks import Tasks
@@ -24,7 +25,7 @@ from shoal.server.verify import check_report
 from shoal.store.failpoints import reached
 from shoal.store.store import DeviceRecord
 from shoal.store.uploads import Upload
-from shoal.wire.messages import MAX_WAIT, CheckInReply, CheckInRequest, ReportHead
+from shoal.wire.messages import MAX_WAIT, CheckInReply, CheckInRequest, LatestReply, ReportHead
 
 INLINE_BYTES = 64 << 10
 """Updates up to this size lie in the database, in the transaction of their event; larger ones are blobs."""
@@ -53,7 +54,12 @@ class Devices:
             reply = await self._offer(device, request)
             if reply.assignment is not None:
                 break
-        return reply, held
+        return replace(reply, versions=self._served(device.name, request)), held
+
+    def _served(self, device: str, request: CheckInRequest) -> tuple[LatestReply, ...]:
+        named = ((task.state.spec.name, task) for task in self._tasks.values())
+        newest = {name: task for name, task in named if name in request.training}
+        return tuple(latest_for(task, device) for task in newest.values())
 
     def _nothing(self, retry_after: float, reason: str) -> CheckInReply:
         return CheckInReply(None, 0.0, retry_after, reason, self._clock())
@@ -90,7 +96,7 @@ class Devices:
         fitting = {
             name: task
             for name, task in self._tasks.items()
-            if not task.state.phase.over and _fits(task.state.spec, request)
+            if not task.state.phase.over and _fits(task.state.spec, device, request)
         }
         # a device that has work already gets it again, whichever task is served next
         held = [name for name, task in fitting.items() if _at_work(task, device)]
@@ -209,7 +215,9 @@ def _at_work(task: RunningTask, device: str) -> bool:
     return lease is not None and lease.state is LeaseState.OFFERED
 
 
-def _fits(spec: TaskSpec, request: CheckInRequest) -> bool:
+def _fits(spec: TaskSpec, device: str, request: CheckInRequest) -> bool:
+    if spec.cohort is not None and not spec.cohort.holds(device):
+        return False
     if spec.kind == "training":
         return spec.name in request.training
     if spec.kind == "evaluation":

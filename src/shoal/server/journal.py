@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from shoal.rounds.effects import Abandon, Accept, Assign, Effect, End, Extend, Fold, Publish, Refuse
+from shoal.rounds.effects import Abandon, Accept, Assign, Effect, End, Extend, Fold, Publish, Refuse, Serve
 from shoal.rounds.events import Event, Rejected, Released, Reported
 from shoal.server.metrics import Metrics
 
@@ -55,6 +55,8 @@ class Journal:
             case Abandon():
                 self._metrics.rounds.labels(self._name, "abandoned").inc()
                 self._log.warning("round abandoned", round=effect.round, attempt=effect.attempt, reason=effect.reason)
+            case Serve():
+                self._log.info("version", version=effect.number, why=effect.why)
             case End():
                 self._metrics.ended.labels(effect.phase).inc()
                 self._log.info("task over", round=round_, phase=effect.phase, reason=effect.reason)

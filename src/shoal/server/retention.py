@@ -1,7 +1,7 @@
 """What may be removed from a home: decided here from plain values, carried out in `housekeeping.py`.
 
 An update is needed until it is combined. A version is needed while it is among the newest of its task, is the first,
-is pinned, is what a device trains from, or shares its bytes with one that is.
+is pinned, is what a device trains from or serves, or shares its bytes with one that is.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from shoal.core.task import TaskSpec
 from shoal.core.types import ModelVersion
+from shoal.rounds import promotion
 from shoal.rounds.state import TaskState
 from shoal.server.limits import Limits
 from shoal.store.store import Stored
@@ -43,9 +44,11 @@ def updates(state: TaskState) -> set[str]:
 
 
 def used(state: TaskState) -> set[str]:
-    """Return the digests of the blobs that a task's spec names, and of the versions that its devices train from."""
+    """Return the digests of what a task's spec names, and of the versions that its devices train from or serve."""
     starts = {lease.assignment.version for lease in state.leases.values()}
-    return named(state.spec) | starts | {update.version for update in state.buffer}
+    on_trial = [state.heads.candidate.number] if state.heads.candidate else []
+    served = {state.versions[number].digest for number in (promotion.head(state), *on_trial)}
+    return named(state.spec) | starts | served | {update.version for update in state.buffer}
 
 
 def named(spec: TaskSpec) -> set[str]:

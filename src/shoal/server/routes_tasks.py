@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request, Response
 from shoal.core.task import TaskSpec
 from shoal.rounds.record import RoundRecord
 from shoal.server.calls import coordinator, gives, message, reply, require, require_anyone, takes
+from shoal.server.promotions import latest_for
 from shoal.wire.messages import CancelRequest, ExtendRequest, LatestReply, TaskStatus, VersionsReply
 
 router = APIRouter(tags=["tasks"])
@@ -42,10 +43,9 @@ async def status(request: Request, task: str) -> Response:
 
 @router.get("/v1/tasks/{task}/latest", responses=gives(LatestReply))
 async def latest(request: Request, task: str) -> Response:
-    """Return the newest version, which devices use between rounds; {task} is an id or a name."""
-    require_anyone(request)
-    running = coordinator(request).tasks.find(task)
-    return reply(LatestReply(running.task, running.state.latest))
+    """Return the version that the caller serves between rounds, and the newest; {task} is an id or a name."""
+    device = require_anyone(request)
+    return reply(latest_for(coordinator(request).tasks.find(task), device.name if device else ""))
 
 
 @router.get("/v1/tasks/{task}/versions", responses=gives(VersionsReply))

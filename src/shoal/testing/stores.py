@@ -9,17 +9,23 @@ from typing import TypeAlias
 from shoal.core.errors import Conflict, NotFound, StoreError, StreamConflict
 from shoal.core.receipt import Receipt
 from shoal.core.roles import Role
+from shoal.core.serving import Canary
 from shoal.core.task import ArraySpec, Bounds, Component, LocalPlan, OptimizerSpec, RoundPlan, TaskSpec
 from shoal.core.types import Costs
 from shoal.rounds.events import (
+    CanaryBegan,
     Cancelled,
     CheckedIn,
     Committed,
     Event,
     Extended,
     Failed,
+    Guarded,
+    GuardPublished,
     Late,
+    Noted,
     Paused,
+    Promoted,
     Published,
     Recorded,
     Rejected,
@@ -27,7 +33,9 @@ from shoal.rounds.events import (
     Renewed,
     Reported,
     Resumed,
+    RolledBack,
     Ticked,
+    Unfit,
 )
 from shoal.store.store import DeviceRecord, Entry, Store, TokenRecord
 from shoal.testing.holding import hold, raises
@@ -65,6 +73,13 @@ EVENTS: Sequence[Event] = (
     Paused(),
     Resumed(),
     Extended(9),
+    Promoted(1, "a person", "good"),
+    RolledBack(1, 0, "a person", "not good"),
+    CanaryBegan(1, Canary(0.25, tolerance=0.5), "guard"),
+    GuardPublished(1, "laws-1-guard-1-1"),
+    Guarded(1, 0.5, float("inf"), 12),
+    Noted(1, "ü", "a person"),
+    Unfit(1, "zoe", "it predicts NaN"),
     Ticked(),
 )
 

@@ -9,8 +9,10 @@ import msgspec
 from shoal.core.errors import BadRequest
 from shoal.core.origin import Origin
 from shoal.core.receipt import Receipt
+from shoal.core.serving import Canary
 from shoal.core.task import Kind
 from shoal.core.types import Assignment, Costs, ModelVersion
+from shoal.rounds.heads import Note, Step
 
 PROTOCOL = 1
 """Version of the protocol; a coordinator refuses calls of another one with 426."""
@@ -76,6 +78,8 @@ class CheckInReply:
     retry_after: float
     reason: str
     server_time: float
+    # of each task that the device has code for: the version that it serves, and the one that rounds train from
+    versions: tuple["LatestReply", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +165,72 @@ class VersionsReply:
 
 @dataclass(frozen=True, slots=True)
 class LatestReply:
-    """The id of a task and the newest version of its model."""
+    """The id of a task, the version of its model that the caller serves, and the newest, which rounds train from."""
 
     task: str
     version: ModelVersion
+    training: ModelVersion
+
+
+Standing: TypeAlias = Literal["", "served", "candidate", "rolled back"]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """A version with its lineage: the number of its parent, the round that made it, and what became of it."""
+
+    version: ModelVersion
+    round: int
+    parent: int | None
+    standing: Standing
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsReply:
+    """Where a task's heads stand: the newest version, the one that is served, and the one on trial, by number.
+
+    While `held`, nothing is promoted but by a person. `steps` is what happened to versions, oldest first.
+    """
+
+    task: str
+    training: int
+    serving: int
+    candidate: int | None
+    held: bool
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteRequest:
+    """A person lets devices serve a version, by default the newest; at first a part of them, if there is a canary."""
+
+    number: int | None = None
+    canary: Canary | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RollBackRequest:
+    """A person takes back the candidate or, without one, the version that is served: `to` an earlier one."""
+
+    to: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRequest:
+    """A person writes something down about a version."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnfitRequest:
+    """A device keeps the version that it has, because this one does not work there."""
+
+    version: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

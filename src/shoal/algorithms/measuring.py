@@ -1,4 +1,4 @@
-"""The tasks behind `Coordinator.statistics` and `Coordinator.evaluate`: a plan of rounds and what it starts from."""
+"""The tasks that measure: a plan of rounds, and the version 0 that it starts from."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,8 +7,10 @@ from typing import TypeAlias
 import numpy as np
 
 from shoal.algorithms import evaluation, histogram, quantiles, statistics
+from shoal.core.cohort import Cohort
 from shoal.core.errors import TaskError
-from shoal.core.subject import Subject
+from shoal.core.serving import Canary
+from shoal.core.subject import AGAINST, Subject
 from shoal.core.task import ArraySpec, Bounds, Component, Kind, RoundPlan, TaskSpec
 from shoal.core.tree import Tree, digest
 
@@ -68,11 +70,21 @@ def quantile(
 
 def evaluated(subject: Subject, metrics: Sequence[str], goal: int, deadline: float) -> Measure:
     """Return the task that measures a version on the rows that owners hold out. Raises TaskError without a metric."""
+    return _evaluation(f"{subject.name[:LONGEST]}-evaluation", subject, metrics, (goal, deadline))
+
+
+def guard(subject: Subject, name: str, canary: Canary, cohort: Cohort) -> Measure:
+    """Return the task that measures a candidate, and what it would replace, on the same rows of a cohort."""
+    spec, start = _evaluation(name, subject, (canary.metric,), (canary.devices, canary.deadline))
+    return replace(spec, cohort=cohort), start
+
+
+def _evaluation(name: str, subject: Subject, metrics: Sequence[str], plan: tuple[int, float]) -> Measure:
     if not metrics or len(set(metrics)) != len(metrics):
         raise TaskError(f"an evaluation of the metrics {list(metrics)}", 'name each one once, such as "loss"')
-    count, name = len(metrics), f"{subject.name[:LONGEST]}-evaluation"
-    parts = (evaluation.arrays(count), evaluation.nothing(count))
-    return _measure("evaluation", name, metrics, parts, 1, (goal, deadline), subject)
+    columns = (*metrics, *(f"{AGAINST}{metric}" for metric in metrics if subject.against))
+    parts = (evaluation.arrays(len(columns)), evaluation.nothing(len(columns)))
+    return _measure("evaluation", name, columns, parts, 1, plan, subject)
 
 
 def _measure(
