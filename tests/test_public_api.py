@@ -9,6 +9,7 @@ import shoal
 
 PUBLIC = [
     "Bounds",
+    "Canary",
     "Conditions",
     "Coordinator",
     "Device",
@@ -21,6 +22,7 @@ PUBLIC = [
     "RoundPlan",
     "Run",
     "Schedule",
+    "Serving",
     "ShoalError",
     "Strategy",
     "Task",
