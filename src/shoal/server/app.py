@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
@@ -24,9 +24,10 @@ from shoal.server import (
     routes_uploads,
     routes_versions,
 )
-from shoal.server.calls import coordinator, gives, greeted, reply
+from shoal.server.calls import coordinator, gives, reply
 from shoal.server.coordinator import Coordinator
 from shoal.server.metrics import CountBytes
+from shoal.server.quick import Quick, Table
 from shoal.wire.messages import (
     PROTOCOL,
     BlobReply,
@@ -86,6 +87,23 @@ MESSAGES: tuple[type[Any], ...] = (
 )
 """Every type of message, for the OpenAPI document."""
 
+ROUTES = [
+    route
+    for routes in (
+        routes_devices,
+        routes_tasks,
+        routes_versions,
+        routes_pins,
+        routes_blobs,
+        routes_uploads,
+        routes_metrics,
+    )
+    for route in routes.router.routes
+]
+"""Every route but that of the health check."""
+
+QUICK = Table.of(ROUTES)
+
 RETRY_SECONDS = 2
 """What a caller is told to wait after a 503."""
 
@@ -117,17 +135,9 @@ def build_app(served: Coordinator, *, metrics_public: bool = False) -> FastAPI:
     )
     app.state.coordinator = served
     app.state.metrics_public = metrics_public
+    app.add_middleware(Quick, table=QUICK, refused=_refused)
     app.add_middleware(CountBytes, metrics=served.metrics)
-    for routes in (
-        routes_devices,
-        routes_tasks,
-        routes_versions,
-        routes_pins,
-        routes_blobs,
-        routes_uploads,
-        routes_metrics,
-    ):
-        app.include_router(routes.router, dependencies=[Depends(greeted)])
+    app.router.routes.extend(ROUTES)
     app.add_api_route("/healthz", _health, responses=gives(Health), tags=["health"])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

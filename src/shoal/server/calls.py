@@ -29,7 +29,7 @@ def coordinator(request: Request) -> Coordinator:
     return served
 
 
-async def greeted(request: Request) -> None:
+def greeted(request: Request) -> None:
     """Let only callers pass who speak this protocol, or who do not say. Raises WrongProtocol."""
     spoken = request.headers.get(SPOKEN, str(PROTOCOL))
     if spoken != str(PROTOCOL):

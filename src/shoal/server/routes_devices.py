@@ -7,7 +7,17 @@ from fastapi import APIRouter, Request, Response
 
 from shoal.core.errors import BadRequest, Gone, RefusedUpdate, TooLarge
 from shoal.core.receipt import Receipt
-from shoal.server.calls import body, calling_device, coordinator, gives, greeting, message, reply, require, takes
+from shoal.server.calls import (
+    body,
+    calling_device,
+    coordinator,
+    gives,
+    greeting,
+    message,
+    reply,
+    require,
+    takes,
+)
 from shoal.server.coordinator import Coordinator
 from shoal.server.devices import INLINE_BYTES
 from shoal.server.receive import receive

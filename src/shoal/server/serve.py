@@ -20,6 +20,7 @@ from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
 from shoal.server.page import open_to_browsers
 from shoal.server.space import measure
+from shoal.server.whole import WholeAnswers
 from shoal.store import failpoints
 from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
@@ -120,6 +121,7 @@ def _run(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
+        http=WholeAnswers,
         ws="none",
     )
     announce(announcement)

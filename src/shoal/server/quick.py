@@ -1,0 +1,87 @@
+"""Answering calls without what a web framework does around each: most calls are check-ins that bring nothing.
+
+FastAPI describes every route and calls those whose parameters it must convert. The others take the request and parts
+of the path as they are: these are called straight, which takes a third of the processor time.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from re import Pattern
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shoal.core.errors import ShoalError
+from shoal.server.calls import greeted
+
+Endpoint = Callable[..., Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What is called straight, by method and path, or by pattern where parts of a path vary; None: by the framework."""
+
+    fixed: Mapping[tuple[str, str], Endpoint | None]
+    varying: Mapping[str, Sequence[tuple[Pattern[str], Endpoint | None]]]
+
+    @classmethod
+    def of(cls, routes: Iterable[BaseRoute]) -> "Table":
+        """Return the table of these routes, in their order."""
+        fixed: dict[tuple[str, str], Endpoint | None] = {}
+        varying: dict[str, list[tuple[Pattern[str], Endpoint | None]]] = {}
+        for route in routes:
+            if isinstance(route, APIRoute):
+                endpoint = route.endpoint if _plain(route) else None
+                for method in route.methods or ():
+                    if route.param_convertors:
+                        varying.setdefault(method, []).append((route.path_regex, endpoint))
+                    else:
+                        fixed[method, route.path] = endpoint
+        return cls(fixed, varying)
+
+    def find(self, method: str, path: str) -> tuple[Endpoint | None, Mapping[str, str]] | None:
+        """Return the endpoint of a call with the parts of its path; None when no route takes it."""
+        if (method, path) in self.fixed:
+            return self.fixed[method, path], {}
+        for pattern, endpoint in self.varying.get(method, ()):
+            if (found := pattern.match(path)) is not None:
+                return endpoint, found.groupdict()
+        return None
+
+
+def _plain(route: APIRoute) -> bool:
+    parameters = inspect.signature(route.endpoint).parameters.values()
+    parts = route.param_convertors
+    return not route.dependencies and all(
+        given.annotation is Request or (given.annotation is str and given.name in parts) for given in parameters
+    )
+
+
+class Quick:
+    """An ASGI application around another one; it lets only callers who speak this protocol pass to the routes."""
+
+    def __init__(
+        self, app: ASGIApp, table: Table, refused: Callable[[Request, Exception], Awaitable[Response]]
+    ) -> None:
+        self._app = app
+        self._table = table
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call."""
+        found = self._table.find(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if found is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        endpoint, parts = found
+        try:
+            greeted(request)
+            response = None if endpoint is None else await endpoint(request, **parts)
+        except ShoalError as error:
+            response = await self._refused(request, error)
+        await (response or self._app)(scope, receive, send)
