@@ -17,6 +17,7 @@ from torch import nn
 from shoal.agent.policy import Policy
 from shoal.agent.sealed import Seal
 from shoal.algorithms import registry
+from shoal.algorithms.ditto import ditto
 from shoal.core.errors import ShoalError, from_code
 from shoal.core.schema import RowSchema, check_rows
 from shoal.core.task import ArraySpec, Component, RoundPlan
@@ -138,6 +139,12 @@ def _(_: Path) -> None:
 @example("not_finite")
 def _(_: Path) -> None:
     compiled(loss=lambda output, target: nn.functional.mse_loss(output, target) / 0)
+
+
+@example("simulation_only")
+def _(_: Path) -> None:
+    made = compile_task(replace(line_task(), strategy=ditto()), rounds=1, plan=RoundPlan(1, 1))
+    registry.check_servable(made.spec)
 
 
 @example("code_mismatch")

@@ -65,7 +65,7 @@ def test_an_unknown_name_suggests_the_near_one():
 def test_an_unknown_name_that_is_near_nothing_lists_what_there_is():
     with pytest.raises(ConfigurationError) as caught:
         registry.server_optimizer(Component("os.system"))
-    assert "adagrad, adam, momentum, sgd, yogi" in caught.value.fix
+    assert "adagrad, adam, feddyn, momentum, sgd, yogi" in caught.value.fix
     assert "did you mean" not in caught.value.fix
 
 

@@ -14,7 +14,7 @@ from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, LocalPlan
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Update
-from shoal.train.arrays import describe, read_arrays, tensor
+from shoal.train.arrays import read_arrays, tensor
 from shoal.train.data import ClientData, array, columns
 from shoal.train.evaluate import evaluate, load_model
 from shoal.train.loop import LoopTrainer
@@ -40,7 +40,7 @@ class Learner:
                 "give one batch, as when it is published: Task(..., example=(x, y))",
             )
         self.task = task
-        self.arrays = describe(task.model, task.roles)
+        self.arrays = task.arrays
         self.layout = Layout.like(columns(task.example))
         self._own = read_arrays(task.model, self.arrays)
         self._fixed: Tree = {}

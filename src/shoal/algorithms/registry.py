@@ -1,7 +1,8 @@
 """Finding an installed part by the name a TaskSpec gives: ours, or an entry point of an installed package.
 
-Packages offer aggregators in the entry point group `shoal.aggregators` and server optimizers in
-`shoal.server_optimizers`. Nothing is ever loaded by a name that is not installed.
+Packages offer aggregators in the entry point group `shoal.aggregators`, server optimizers in
+`shoal.server_optimizers`, and what clients do beside training in `shoal.local_rules`. Nothing is ever loaded by a name
+that is not installed.
 """
 
 import dataclasses
@@ -11,16 +12,26 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from shoal.algorithms.aggregator import Aggregator
+from shoal.algorithms.ditto import Personalised
+from shoal.algorithms.feddyn import Dynamic, DynamicServer
+from shoal.algorithms.fednova import Normalised, NormalisedMean
 from shoal.algorithms.mean import ExactMean
 from shoal.algorithms.optimizer import SGD, Adagrad, Adam, Momentum, ServerOptimizer, Yogi
 from shoal.algorithms.robust import Median
+from shoal.algorithms.rule import LocalRule
+from shoal.algorithms.scaffold import Controlled
 from shoal.algorithms.statistics import Moments
-from shoal.core.errors import ConfigurationError, UnknownSetting
-from shoal.core.task import Component
+from shoal.core.errors import ConfigurationError, SimulationOnly, UnknownSetting
+from shoal.core.task import Component, LocalPlan, TaskSpec
 
-AGGREGATORS: Mapping[str, Callable[..., Aggregator[Any]]] = {part.name: part for part in (ExactMean, Median, Moments)}
+AGGREGATORS: Mapping[str, Callable[..., Aggregator[Any]]] = {
+    part.name: part for part in (ExactMean, Median, Moments, NormalisedMean)
+}
 SERVER_OPTIMIZERS: Mapping[str, Callable[..., ServerOptimizer]] = {
-    part.name: part for part in (SGD, Momentum, Adagrad, Adam, Yogi)
+    part.name: part for part in (SGD, Momentum, Adagrad, Adam, Yogi, DynamicServer)
+}
+LOCAL_RULES: Mapping[str, Callable[..., LocalRule]] = {
+    part.name: part for part in (Controlled, Normalised, Dynamic, Personalised)
 }
 
 
@@ -39,6 +50,30 @@ def server_optimizer(spec: Component) -> ServerOptimizer:
     """Build the server optimizer that a component names."""
     built: ServerOptimizer = _build(spec, SERVER_OPTIMIZERS, "shoal.server_optimizers")
     return built
+
+
+def local_rule(plan: LocalPlan) -> LocalRule | None:
+    """Build the rule that a local plan names, if it names one."""
+    if plan.rule is None:
+        return None
+    built: LocalRule = _build(plan.rule, LOCAL_RULES, "shoal.local_rules")
+    return built
+
+
+def check_servable(spec: TaskSpec) -> None:
+    """Raise SimulationOnly for a task whose rule real devices cannot carry out."""
+    rule = local_rule(spec.local)
+    if rule is not None and not rule.on_devices:
+        raise SimulationOnly(
+            f"task {spec.name!r} has the local rule {rule.name!r}, which devices that come and go cannot carry out",
+            "simulate it: shoal.simulate(...), or publish with another strategy (shoal.strategies() says which)",
+        )
+
+
+def shared_trees(plan: LocalPlan) -> tuple[str, ...]:
+    """Return the names of the trees that belong to every version beside its arrays."""
+    rule = local_rule(plan)
+    return () if rule is None else rule.shares
 
 
 def _build(spec: Component, ours: Mapping[str, Callable[..., Any]], group: str) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.algorithms.aggregator import Aggregator
+from shoal.algorithms.fednova import NormalisedMean
 from shoal.algorithms.mean import BLOCK, ExactMean, MeanState
 from shoal.core.check import check_layout, check_names, check_update
 from shoal.core.errors import RefusedUpdate
@@ -19,6 +20,9 @@ from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, TaskSpec, weight_units
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Update
+
+SUMMING = (ExactMean, NormalisedMean)
+"""Aggregators whose `add` is that of the mean."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,11 +83,11 @@ def refusals(spec: TaskSpec, stacked: Stacked) -> dict[int, str]:
 def fold(aggregator: Aggregator[Any], state: Any, stacked: Stacked) -> Any:
     """Count all updates of a stack in; those that the task refuses must have been taken out (`refusals`).
 
-    Any aggregator will do; the mean takes all clients in one operation an array.
+    Any aggregator will do; those that sum as the mean does take all clients in one operation an array.
     """
     if len(stacked) == 0:
         return state
-    if isinstance(aggregator, ExactMean):
+    if isinstance(aggregator, SUMMING):
         return _sum(state, stacked)
     for index in range(len(stacked)):
         state = aggregator.add(state, stacked.update(index))

@@ -1,6 +1,6 @@
 """A strategy: how updates are combined, and how the combination moves the model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +8,15 @@ import numpy as np
 
 from shoal.algorithms.aggregator import Aggregator
 from shoal.algorithms.optimizer import ServerOptimizer
-from shoal.core.errors import NotFinite
+from shoal.algorithms.rule import LocalRule
+from shoal.core.errors import NotFinite, TaskError
 from shoal.core.plan import Buffered
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec
 from shoal.core.tree import Array, Tree
+
+NORMALISATION = "normalisation"
+"""Stands, among patterns of arrays that stay with clients, for the arrays of all layers that normalise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,8 @@ class Strategy:
     """An aggregator, a server optimizer, and what they ask of local training and of the rounds.
 
     `proximal` is FedProx's mu; None leaves the task's local plan as it is. `buffered` makes the rounds asynchronous.
+    `rule` is what clients do beside plain training. `staying` says which arrays stay with them: patterns on names, or
+    `NORMALISATION`.
     """
 
     name: str
@@ -27,6 +33,15 @@ class Strategy:
     server: ServerOptimizer
     proximal: float | None = None
     buffered: Buffered | None = None
+    rule: LocalRule | None = None
+    staying: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rule is not None and self.buffered is not None:
+            raise TaskError(
+                f"strategy {self.name!r} with the rule {self.rule.name!r} in buffered rounds",
+                "leave one of them out: an update of an old version would be corrected by a newer one",
+            )
 
 
 def trainable(arrays: Mapping[str, ArraySpec], tree: Tree) -> Tree:
@@ -54,6 +69,35 @@ def advance(
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise NotFinite(f"the new version of array {name!r} holds NaN or infinity", "lower the learning rates")
     return result, state
+
+
+def first_memory(arrays: Mapping[str, ArraySpec], params: Tree, server: ServerOptimizer, shares: Sequence[str]) -> Tree:
+    """Return what belongs to version 0 beside its arrays: the server optimizer's state, and zeros for shared trees."""
+    movable = trainable(arrays, params)
+    shared = {f"{tree}/{name}": np.zeros_like(array) for tree in shares for name, array in movable.items()}
+    return {**server.init(movable), **shared}
+
+
+def next_version(
+    arrays: Mapping[str, ArraySpec], params: Tree, combined: Mapping[str, Tree], server: ServerOptimizer, memory: Tree
+) -> tuple[Tree, Tree]:
+    """Return the next version of `params` and of `memory`, from all that an aggregator gave.
+
+    Trees beside the delta are added to the memory's arrays of the same names. Works on blocks as `advance` does, and
+    raises what it raises.
+    """
+    moved, state = advance(arrays, params, combined["delta"], server, memory)
+    shared = {
+        f"{tree}/{name}": array for tree, given in combined.items() if tree != "delta" for name, array in given.items()
+    }
+    return moved, {**state, **{name: _added(name, memory[name], change) for name, change in shared.items()}}
+
+
+def _added(name: str, array: Array, change: Array) -> Array:
+    result = np.asarray(array + change, array.dtype)
+    if not np.isfinite(result).all():
+        raise NotFinite(f"the shared array {name!r} holds NaN or infinity", "lower the learning rates")
+    return result
 
 
 def _counted(array: Array, delta: Array) -> Array:

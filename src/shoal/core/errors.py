@@ -13,6 +13,7 @@ ShoalError
 ├── TaskError                     a task cannot be published or run
 │   ├── BroadcastingLoss          output and target shapes would broadcast
 │   ├── UnsupportedArray          a dtype or shape that cannot travel
+│   ├── SimulationOnly            a strategy that devices cannot carry out
 │   ├── CodeMismatch              installed code is not the task's model
 │   └── NotFinite                 training produced NaN or infinity
 ├── RequestError                  the coordinator will not serve this request
@@ -135,6 +136,12 @@ class UnsupportedArray(TaskError):
     """A parameter or buffer has a dtype or a size that cannot travel."""
 
     code = "unsupported_array"
+
+
+class SimulationOnly(TaskError):
+    """A strategy needs what only a simulation has, so that it cannot be published."""
+
+    code = "simulation_only"
 
 
 class CodeMismatch(TaskError):

@@ -89,6 +89,8 @@ class LocalPlan:
     The learning rate is multiplied by `per_round` (time counts rounds) and `per_step` (time counts the device's steps
     of the round). `clip_gradient` bounds the L2 norm of all gradients of a step, as torch's clip_grad_norm_;
     `clip_update` that of the trainable part of the whole update. None bounds nothing.
+
+    `rule` names what a strategy does beside plain training (`algorithms.rule`).
     """
 
     epochs: int = 1
@@ -101,6 +103,7 @@ class LocalPlan:
     per_step: Rate = CONSTANT
     clip_gradient: float | None = None
     clip_update: float | None = None
+    rule: Component | None = None
 
     def at_round(self, round: int) -> "LocalPlan":
         """Return the plan of one round, the first of which is 1: its own learning rate, and no `per_round`."""

@@ -108,11 +108,11 @@ def tester(task: "Task", rows: Rows) -> "Evaluator":
 
 def central_mse(task: "Task", rows: Rows, settings: Settings) -> float:
     """Return the test error of the same model and optimizer after as many passes over all training rows together."""
-    from shoal.train.arrays import describe, read_arrays
+    from shoal.train.arrays import read_arrays
     from shoal.train.data import ClientData
     from shoal.train.loop import LoopTrainer
 
-    travelling = [name for name, spec in describe(task.model, task.roles).items() if spec.role.travels]
+    travelling = [name for name, spec in task.arrays.items() if spec.role.travels]
     start = read_arrays(task.model, travelling)
     plan = replace(task.plan, epochs=settings.local_epochs * settings.rounds)
     everyone = ClientData("everyone", rows.arrays(rows.train), seed=derive(settings.seed, "central"))

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from shoal.algorithms import evaluation, measuring, statistics
+from shoal.algorithms import evaluation, measuring, registry, statistics
 from shoal.algorithms import quantiles as bisection
 from shoal.algorithms.evaluation import Evaluation
 from shoal.core.errors import Abandoned, CorruptStore, TaskError
@@ -92,7 +92,8 @@ class Coordinator:
         with `minimum` (by default the goal). So many devices are asked that the goal is reached with probability
         `confidence`, 0 for no more than the goal; what comes later is dropped or, with `late="carry"`, counted in the
         next round. `stop` ends the task when a metric no longer improves, `schedule` says when rounds open,
-        `serving` which versions devices serve. Raises TaskError when the task cannot be trained as it is.
+        `serving` which versions devices serve. Raises TaskError when the task cannot be trained as it is,
+        SimulationOnly when its strategy is none for devices.
         """
         from shoal.train.task import compile_task
 
@@ -100,6 +101,7 @@ class Coordinator:
         plan = RoundPlan(goal, goal if minimum is None else minimum, deadline, lease, attempts, confidence, late)
         compiled = compile_task(self._resolved(task), rounds=rounds, plan=plan, seed=seed, stop=stop, schedule=schedule)
         compiled = replace(compiled, spec=replace(compiled.spec, serving=serving))
+        registry.check_servable(compiled.spec)
         for tree in (compiled.initial, compiled.frozen, compiled.golden):
             self._upload(tree)
         return self._post(compiled.spec)

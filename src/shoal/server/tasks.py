@@ -75,6 +75,7 @@ class Tasks(Mapping[str, RunningTask]):
         """Begin a task. Raises Conflict when one of the same name still runs, NotFound for bytes not yet sent."""
         registry.aggregator(spec.aggregator)
         registry.server_optimizer(spec.server)
+        registry.check_servable(spec)
         check_cron(spec.schedule)
         async with contextlib.AsyncExitStack() as kept:
             for digest in sorted({spec.initial, spec.frozen, spec.golden} - {""}):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shoal.algorithms import registry
-from shoal.algorithms.strategy import advance, trainable
+from shoal.algorithms.strategy import first_memory, next_version
 from shoal.core.errors import Abandoned, NotFinite
 from shoal.core.tree import Tree, digest
 from shoal.rounds.effects import Assign, Effect, Fold
@@ -29,7 +29,8 @@ class Failure:
 class Course:
     """Where a simulated task stands: all that a checkpoint must keep.
 
-    `memory` is the server optimizer's state, `personal` holds local arrays and `losses` the last loss by client.
+    `memory` is the server optimizer's state and the trees that a rule shares. `personal` holds what stays with each
+    client, local arrays and a rule's trees; `losses` the last loss by client.
     """
 
     state: TaskState
@@ -55,8 +56,14 @@ def begin(compiled: CompiledTask) -> Course:
     """Return the course of a task before its first round."""
     spec = compiled.spec
     server = registry.server_optimizer(spec.server)
-    memory = server.init(trainable(spec.travelling, compiled.initial))
+    memory = first_memory(spec.travelling, compiled.initial, server, registry.shared_trees(spec.local))
     return Course(TaskState.begin(Published(spec.name, spec), 0.0), compiled.initial, memory)
+
+
+def shared(course: Course) -> Tree:
+    """Return the part of the memory that clients get with the version."""
+    trees = registry.shared_trees(course.state.spec.local)
+    return {name: array for name, array in course.memory.items() if name.partition("/")[0] in trees}
 
 
 def play(
@@ -69,7 +76,8 @@ def play(
     number = course.state.round
     jobs = _assigned(course, names)
     chunks = chunked(jobs, sizes_of(source, [name for name, _, _ in jobs]), chunk)
-    part = crew.train({**frozen, **course.params}, course.state.spec.local, chunks, course.personal, number)
+    given = {**frozen, **course.params, **shared(course)}
+    part = crew.train(given, course.state.spec.local, chunks, course.personal, number)
     if not part.reported:
         raise NotFinite(f"round {number}: no client could be trained", next(iter(part.failures.values()), ""))
     fold = _reported(course, jobs, part, remember)
@@ -120,9 +128,9 @@ def _take(course: Course, event: Event) -> list[Effect]:
 
 def _commit(course: Course, fold: Fold, part: Part) -> None:
     spec = course.state.spec
-    delta: Mapping[str, Tree] = registry.aggregator(spec.aggregator).finish(part.total)
+    combined: Mapping[str, Tree] = registry.aggregator(spec.aggregator).finish(part.total)
     server = registry.server_optimizer(spec.server)
-    course.params, course.memory = advance(spec.travelling, course.params, delta["delta"], server, course.memory)
+    course.params, course.memory = next_version(spec.travelling, course.params, combined, server, course.memory)
     _take(course, Committed(fold.round, fold.attempt, digest(course.params), digest(course.memory)))
     # nobody repeats a report here, and a million of them would not be forgotten otherwise
     course.state.receipts.clear()

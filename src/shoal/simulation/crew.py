@@ -86,7 +86,6 @@ class Alone:
     def _count(self, part: Part, clients: Sequence[ClientData], trained: Trained) -> None:
         by_name = {client.name: client for client in clients}
         part.failures.update({name: explained(by_name[name], why) for name, why in trained.failures.items()})
-        part.personal.update(trained.personal)
         if trained.updates is None:
             return
         updates = trained.updates
@@ -96,6 +95,7 @@ class Alone:
             part.failures[name] = explained(by_name[name], f"client {name!r}: {why}")
         if refused:
             updates = updates.take([index for index in range(len(updates)) if index not in refused])
+        part.personal.update({name: own for name, own in trained.personal.items() if name not in part.failures})
         part.total = fold(self._aggregator, part.total, updates)
         outcomes = zip(updates.assignments, updates.weights.tolist(), updates.losses.tolist(), strict=True)
         part.reported.update({assignment: (weight, loss) for assignment, weight, loss in outcomes})

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from shoal.algorithms.participation import taking_part
 from shoal.core.errors import ConfigurationError
 from shoal.core.task import RoundPlan
 from shoal.simulation.checkpoint import Saved
 from shoal.simulation.checkpoint import load as load_checkpoint
 from shoal.simulation.chunks import chunk_size
 from shoal.simulation.clients import Clients, Source, first_rows, load, source_of
-from shoal.simulation.course import begin
+from shoal.simulation.course import begin, shared
 from shoal.simulation.crew import Alone, Crew
 from shoal.simulation.run import Callback, Setup, SimulatedRun
 from shoal.simulation.selection import Selection, Uniform
@@ -61,6 +62,7 @@ def simulate(
     source = source_of(clients)
     count = _cohort(cohort, source)
     task = task if task.example is not None else replace(task, example=first_rows(source, task.plan.batch_size))
+    task = replace(task, strategy=taking_part(task.strategy, count / len(source.names)))
     compiled = compile_task(task, rounds=rounds, plan=RoundPlan(goal=count), seed=seed)
     setup = Setup(
         task=task,
@@ -111,7 +113,7 @@ def _hire(task: Task, compiled: CompiledTask, source: Source, workers: int, devi
         return Alone(make_trainer(choice.trainer, task, device), source, compiled.spec)
 
     def together(choice: Choice) -> Crew:
-        layout = {**compiled.frozen, **compiled.initial}
+        layout = {**compiled.frozen, **compiled.initial, **shared(begin(compiled))}
         return Processes(workers, lambda: alone(choice), compiled.spec, layout)
 
     return alone if workers == 1 else together

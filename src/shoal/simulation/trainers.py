@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import nn
 
-from shoal.algorithms import local
+from shoal.algorithms import local, registry
 from shoal.algorithms.registry import nearest
 from shoal.core.errors import ConfigurationError, TaskError
 from shoal.core.task import LocalPlan
@@ -21,6 +21,7 @@ from shoal.core.tree import Array, Tree
 from shoal.train import graph
 from shoal.train.cohort import CohortTrainer, LoopCohort, Trained
 from shoal.train.data import ClientData
+from shoal.train.ruled import RuledCohort
 from shoal.train.task import Task
 from shoal.train.vmapped import VmappedCohort
 
@@ -59,7 +60,9 @@ def make_trainer(name: str, task: Task, device: str) -> CohortTrainer:
     if name not in TRAINERS:
         known = ["auto", *TRAINERS]
         raise ConfigurationError(f"no trainer {name!r}", f"use one of {', '.join(known)}{nearest(name, known)}")
-    return TRAINERS[name](task, device)
+    rule = registry.local_rule(task.plan)
+    trainer = TRAINERS[name](task, device)
+    return trainer if rule is None else RuledCohort(trainer, rule, task)
 
 
 def choose(

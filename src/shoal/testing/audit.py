@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from shoal.algorithms import registry
-from shoal.algorithms.strategy import advance, trainable
+from shoal.algorithms.strategy import first_memory, next_version
 from shoal.core.errors import CorruptStore
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree, digest
@@ -103,7 +103,7 @@ def _wrong(
 ) -> Iterator[int]:
     aggregator = registry.aggregator(spec.aggregator)
     server = registry.server_optimizer(spec.server)
-    memory = server.init(trainable(spec.travelling, params))
+    memory = first_memory(spec.travelling, params, server, registry.shared_trees(spec.local))
     for one in recorded:
         total = aggregator.init(spec)
         same = True
@@ -111,8 +111,7 @@ def _wrong(
             update = work(one.assignments[given.assignment], params)
             same = same and (digest(join_trees(update.trees)), update.weight) == (given.digest, given.weight)
             total = aggregator.add(total, update)
-        delta = aggregator.finish(total)["delta"]
-        params, memory = advance(spec.travelling, params, delta, server, memory)
+        params, memory = next_version(spec.travelling, params, aggregator.finish(total), server, memory)
         if not same or digest(params) != one.version.digest or not _whole(blobs, one.version.digest):
             yield one.version.number
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from shoal.algorithms import registry, statistics
 from shoal.algorithms.buffered import damped
-from shoal.algorithms.strategy import advance, trainable
+from shoal.algorithms.strategy import first_memory, next_version
 from shoal.core.errors import Abandoned
 from shoal.core.task import TaskSpec, weight_units
 from shoal.core.tree import Tree, digest
@@ -83,7 +83,8 @@ class _Run:
         self.numbers = {spec.initial: 0}
         self.aggregator = registry.aggregator(spec.aggregator)
         self.server = registry.server_optimizer(spec.server)
-        self.memory = self.server.init(trainable(spec.travelling, self.initial))
+        shares = registry.shared_trees(spec.local)
+        self.memory = first_memory(spec.travelling, self.initial, self.server, shares)
 
     def take(self, event: Event) -> None:
         for effect in self.state.handle(event, self.now):
@@ -119,9 +120,10 @@ class _Run:
         for contribution in fold.contributions:
             total = self.aggregator.add(total, self.updates.pop(contribution.assignment))
         start = self.trees[self.numbers[fold.start]] if fold.start else None
-        delta = self.aggregator.finish(total)["delta"]
-        delta = damped(spec.travelling, delta, fold.share, start, self.trees[-1])
-        params, self.memory = advance(spec.travelling, self.trees[-1], delta, self.server, self.memory)
+        combined = self.aggregator.finish(total)
+        delta = damped(spec.travelling, combined["delta"], fold.share, start, self.trees[-1])
+        whole = {**combined, "delta": delta}
+        params, self.memory = next_version(spec.travelling, self.trees[-1], whole, self.server, self.memory)
         made = digest(params)
         self.numbers[made] = len(self.trees)
         self.trees.append(params)

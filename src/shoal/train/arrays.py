@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from shoal.algorithms.registry import nearest
+from shoal.algorithms.strategy import NORMALISATION
 from shoal.core.errors import TaskError, UnsupportedArray
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec
@@ -33,6 +34,35 @@ def describe(model: nn.Module, roles: Mapping[str, Role | str] | None = None) ->
         for name in _matching(pattern, arrays):
             chosen[name] = _role(pattern, role)
     return {name: _spec(name, tensor, chosen[name]) for name, tensor in arrays.items()}
+
+
+NORMALISING = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+
+
+def local_roles(model: nn.Module, staying: Iterable[str]) -> dict[str, Role]:
+    """Return the role local for what a strategy lets stay with clients: patterns, or `NORMALISATION`.
+
+    Raises TaskError when a model has no layer that normalises.
+    """
+    found: dict[str, Role] = {}
+    for pattern in staying:
+        names = _normalising(model) if pattern == NORMALISATION else [pattern]
+        found.update(dict.fromkeys(names, Role.LOCAL))
+    return found
+
+
+def _normalising(model: nn.Module) -> list[str]:
+    prefixes = [name for name, module in model.named_modules() if isinstance(module, NORMALISING)]
+    names = [name for name in named_arrays(model) if name.rpartition(".")[0] in prefixes]
+    if not names:
+        raise TaskError("the model has no layer that normalises", "name what stays: shoal.fedper(...)")
+    return names
 
 
 def _default_role(tensor: torch.Tensor) -> Role:

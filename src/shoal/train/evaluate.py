@@ -9,7 +9,7 @@ from torch import nn
 from shoal.core.errors import TaskError
 from shoal.core.task import ArraySpec
 from shoal.core.tree import Layered, Tree
-from shoal.train.arrays import describe, load_arrays, read_arrays, tensor
+from shoal.train.arrays import load_arrays, read_arrays, tensor
 from shoal.train.data import ClientData
 from shoal.train.objective import check_batch, measured
 from shoal.train.task import Task
@@ -24,7 +24,7 @@ def load_model(task: Task, tree: Tree) -> nn.Module:
     Arrays that do not travel may be left out: they are then the task's own. Raises TaskError when the tree is not of
     this model.
     """
-    _check_complete(describe(task.model, task.roles), tree)
+    _check_complete(task.arrays, tree)
     model = copy.deepcopy(task.model)
     load_arrays(model, tree)
     return model.eval()
@@ -47,7 +47,7 @@ class Evaluator:
         check_batch(self._measures, data.arrays)
         self._count = data.rows
         self._rows = {name: tensor(array) for name, array in data.arrays.items()}
-        self._arrays = describe(task.model, task.roles)
+        self._arrays = task.arrays
         self._own = read_arrays(task.model, (name for name, spec in self._arrays.items() if not spec.role.travels))
         self._model = copy.deepcopy(task.model).eval()
 

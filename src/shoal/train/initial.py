@@ -11,7 +11,7 @@ import numpy as np
 from shoal.core.errors import DataError, TaskError
 from shoal.core.task import ArraySpec
 from shoal.core.tree import Tree
-from shoal.train.arrays import describe, load_arrays
+from shoal.train.arrays import load_arrays
 from shoal.train.data import array
 from shoal.wire.codec import decode_tree
 
@@ -30,7 +30,7 @@ def started(task: "Task") -> "Task":
     if task.initial is None:
         return task
     given = _read(task.initial)
-    arrays = describe(task.model, task.roles)
+    arrays = task.arrays
     _check(task.name, arrays, given)
     model = copy.deepcopy(task.model)
     load_arrays(model, given)

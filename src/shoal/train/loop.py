@@ -15,7 +15,7 @@ from shoal.core.seeds import derive, permutation
 from shoal.core.task import LocalPlan, weight_units
 from shoal.core.tree import Layered, Tree
 from shoal.core.types import Update
-from shoal.train.arrays import changes, choose_trained, describe, load_arrays, names_with, read_arrays, tensor
+from shoal.train.arrays import changes, choose_trained, load_arrays, names_with, read_arrays, tensor
 from shoal.train.data import ClientData
 from shoal.train.objective import USER_ERRORS, Batch, objective
 from shoal.train.optimizer import Stepper
@@ -57,7 +57,7 @@ class LoopTrainer:
     ) -> None:
         fixed = fixed or {}
         self.personal: dict[str, Tree] = {}
-        self._arrays = describe(task.model, task.roles)
+        self._arrays = task.arrays
         self._objective = objective(task.loss)
         self._progress = progress
         self._device = device

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from shoal.algorithms.fedavg import fedavg
+from shoal.algorithms.participation import check_participation
 from shoal.algorithms.registry import component
 from shoal.algorithms.strategy import Strategy
 from shoal.core.errors import CodeMismatch, NotFinite, TaskError
@@ -17,9 +18,9 @@ from shoal.core.plan import EarlyStop
 from shoal.core.roles import Role
 from shoal.core.schedule import Schedule
 from shoal.core.seeds import derive
-from shoal.core.task import Bounds, LocalPlan, RoundPlan, TaskSpec
+from shoal.core.task import ArraySpec, Bounds, LocalPlan, RoundPlan, TaskSpec
 from shoal.core.tree import Layered, Tree, digest
-from shoal.train.arrays import describe, load_arrays, names_with, read_arrays, tensor
+from shoal.train.arrays import describe, load_arrays, local_roles, names_with, read_arrays, tensor
 from shoal.train.data import columns
 from shoal.train.golden import compare, differences, golden_step, outcome, results, section, synthetic_batch
 from shoal.train.initial import started
@@ -62,8 +63,17 @@ class Task:
     @property
     def plan(self) -> LocalPlan:
         """The local plan with what the strategy asks of it."""
-        proximal = self.strategy.proximal
-        return self.local if proximal is None else replace(self.local, proximal=proximal)
+        proximal, rule = self.strategy.proximal, self.strategy.rule
+        return replace(
+            self.local,
+            proximal=self.local.proximal if proximal is None else proximal,
+            rule=None if rule is None else component(rule),
+        )
+
+    @property
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The layout and role of every array of the model, `roles` overruling what the strategy lets stay here."""
+        return describe(self.model, {**local_roles(self.model, self.strategy.staying), **self.roles})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,11 +105,15 @@ def compile_task(
     """
     task = started(task)
     plan = plan if task.strategy.buffered is None else replace(plan, buffered=task.strategy.buffered)
-    arrays = describe(task.model, task.roles)
+    arrays = task.arrays
     initial = read_arrays(task.model, (name for name, spec in arrays.items() if spec.role.travels))
     if not any(spec.role is Role.TRAINABLE for spec in arrays.values()):
         raise TaskError(f"task {task.name!r} has no trainable array", "give a model with parameters to train")
     frozen = read_arrays(task.model, names_with(arrays, Role.FROZEN))
+    rule = task.strategy.rule
+    if rule is not None:
+        check_participation(task.strategy)
+        rule.check(task.plan)
     golden = _make_golden(task, seed)
     schema = row_schema(task)
     spec = TaskSpec(
@@ -111,6 +125,7 @@ def compile_task(
         local=task.plan,
         aggregator=component(task.strategy.aggregator),
         server=component(task.strategy.server),
+        extra={} if rule is None else rule.extra_trees(arrays),
         bounds=replace(task.bounds, max_updates=1 << (plan.goal - 1).bit_length()),
         initial=digest(initial),
         frozen=digest(frozen),
@@ -129,7 +144,7 @@ def check_code(task: Task, spec: TaskSpec, initial: Tree, frozen: Tree, golden: 
     Raises CodeMismatch when arrays differ in name, shape, dtype or role, or the golden step gives another loss or
     another change.
     """
-    arrays = describe(task.model, task.roles)
+    arrays = task.arrays
     found = list(differences(spec.arrays, arrays))
     if found:
         raise CodeMismatch("; ".join(found), f"install the code that task {spec.name!r} was published with")
@@ -151,7 +166,7 @@ def _make_golden(task: Task, seed: int) -> Tree:
     example = columns(task.example)
     probe(copy.deepcopy(task.model), task.loss, {name: tensor(array) for name, array in example.items()})
     batch = synthetic_batch(example, derive(seed, task.name, "golden"))
-    arrays = describe(task.model, task.roles)
+    arrays = task.arrays
     try:
         golden = golden_step(copy.deepcopy(task.model), objective(task.loss), task.plan.optimizer, arrays, batch)
     except USER_ERRORS as error:

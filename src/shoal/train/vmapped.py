@@ -20,7 +20,7 @@ from shoal.core.roles import Role
 from shoal.core.seeds import derive
 from shoal.core.task import WEIGHT_UNIT, LocalPlan
 from shoal.core.tree import Array, Tree
-from shoal.train.arrays import choose_trained, describe, names_with, read_arrays
+from shoal.train.arrays import choose_trained, names_with, read_arrays
 from shoal.train.cohort import Trained
 from shoal.train.data import ClientData
 from shoal.train.functional import stacked_optimizer
@@ -45,7 +45,7 @@ class VmappedCohort:
         self._finish = finish
         self._made: dict[tuple[str, float, bool, bool], _Made] = {}
         self.device = torch.device(device)
-        self.arrays = describe(task.model, task.roles)
+        self.arrays = task.arrays
         self._objective = objective(task.loss)
         self._model = copy.deepcopy(task.model)
         moved = {id(parameter) for parameter in choose_trained(self._model, self.arrays)}

@@ -1,0 +1,189 @@
+"""Every strategy against a few lines of its paper, on parabolas, and where it ends."""
+
+import numpy as np
+import pytest
+from torch import nn
+from torch.nn.functional import mse_loss
+
+import shoal
+from shoal import LocalPlan, Strategy, Task
+from shoal.core.errors import TaskError
+from shoal.simulation.run import SimulatedRun
+from tests.simulation.cohorts import regression_clients, regression_task
+from tests.simulation.quadratics import EQUAL_OPTIMUM, LR, OPTIMUM, SHARES, TWO, parabola_task, rows
+
+TRAINERS = ["loop", pytest.param("vmapped", marks=pytest.mark.slow), pytest.param("graph", marks=pytest.mark.slow)]
+
+
+def run(strategy: Strategy, rounds: int, trainer: str = "loop", **options: object) -> SimulatedRun:
+    return shoal.simulate(parabola_task(strategy), rows(), rounds=rounds, trainer=trainer, **options)  # type: ignore[arg-type]
+
+
+def weight(of: SimulatedRun) -> float:
+    return float(of.params["weight"][0, 0])
+
+
+def mean(values: dict[str, float]) -> float:
+    return sum(SHARES[name] * value for name, value in values.items())
+
+
+def equal(values: dict[str, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def scaffold(rounds: int, w: float = 1.0) -> float:
+    c, own = 0.0, dict.fromkeys(TWO, 0.0)
+    for _ in range(rounds):
+        ends = {name: client.descend(w, LR, lambda _, k=c - own[name]: k) for name, client in TWO.items()}
+        moved = {name: own[name] - c + (w - ends[name]) / (client.rows * LR) for name, client in TWO.items()}
+        w, c, own = equal(ends), c + equal({name: moved[name] - own[name] for name in TWO}), moved
+    return w
+
+
+def fednova(rounds: int, w: float = 1.0) -> float:
+    for _ in range(rounds):
+        steps = mean({name: client.rows for name, client in TWO.items()})
+        w += steps * mean({name: (client.descend(w, LR) - w) / client.rows for name, client in TWO.items()})
+    return w
+
+
+def feddyn(rounds: int, w: float = 1.0, alpha: float = 0.5) -> float:
+    h, own = 0.0, dict.fromkeys(TWO, 0.0)
+    for _ in range(rounds):
+        ends = {n: c.descend(w, LR, lambda y, g=own[n], x=w: alpha * (y - x) - g) for n, c in TWO.items()}
+        own = {name: own[name] - alpha * (ends[name] - w) for name in TWO}
+        h -= alpha * equal({name: ends[name] - w for name in TWO})
+        w = equal(ends) - h / alpha
+    return w
+
+
+def ditto(rounds: int, w: float = 1.0, lam: float = 0.5) -> dict[str, float]:
+    own = dict.fromkeys(TWO, w)
+    for _ in range(rounds):
+        own = {n: c.descend(own[n], LR, lambda v, x=w: lam * (v - x)) for n, c in TWO.items()}
+        w = mean({name: client.descend(w, LR) for name, client in TWO.items()})
+    return own
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize(
+    ("strategy", "reference"),
+    [(shoal.scaffold(), scaffold), (shoal.fednova(), fednova), (shoal.feddyn(alpha=0.5), feddyn)],
+    ids=lambda each: getattr(each, "name", ""),
+)
+def test_a_few_lines_of_the_paper(strategy, reference, trainer):
+    for rounds in (1, 2, 5):
+        assert weight(run(strategy, rounds, trainer)) == pytest.approx(reference(rounds), abs=1e-5)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_ditto_is_a_few_lines_of_its_paper_beside_fedavg(trainer):
+    done = run(shoal.ditto(lam=0.5), 5, trainer)
+    assert {name: float(own["weight"][0, 0]) for name, own in done.personal.items()} == pytest.approx(
+        ditto(5), abs=1e-5
+    )
+    assert done.params["weight"] == run(shoal.fedavg(), 5, trainer).params["weight"]
+
+
+def test_the_first_round_by_hand():
+    # "one": 1 - 0.1 * 2 * 1 = 0.8 in one step; "three": 4 - w shrinks by 0.95 a step: 4 - 3 * 0.857375 = 1.427875
+    assert weight(run(shoal.fedavg(), 1)) == pytest.approx(0.25 * 0.8 + 0.75 * 1.427875, abs=1e-6)
+    # every client counts once
+    assert weight(run(shoal.scaffold(), 1)) == pytest.approx(0.5 * 0.8 + 0.5 * 1.427875, abs=1e-6)
+    # (0.25 * 1 + 0.75 * 3) * (0.25 * -0.2 / 1 + 0.75 * 0.427875 / 3) = 2.5 * 0.05696875
+    assert weight(run(shoal.fednova(), 1)) == pytest.approx(1.142421875, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_unequal_steps_bias_fedavg_and_not_fednova():
+    # fixed point of FedAvg: 0.25 * 0.2 * (0 - w) + 0.75 * (1 - 0.95**3) * (4 - w) = 0
+    pull = 0.75 * (1 - 0.95**3)
+    assert weight(run(shoal.fedavg(), 80)) == pytest.approx(4 * pull / (0.05 + pull), abs=1e-4)
+    assert weight(run(shoal.fedavg(), 80)) > OPTIMUM + 0.9
+    # FedNova: the same with each pull over its steps, off the optimum only by what steps bend: 0.05 of 0.0475
+    pull /= 3
+    assert weight(run(shoal.fednova(), 80)) == pytest.approx(4 * pull / (0.05 + pull), abs=1e-4)
+    assert abs(weight(run(shoal.fednova(), 80)) - OPTIMUM) < 0.06
+
+
+@pytest.mark.slow
+def test_scaffold_and_feddyn_reach_the_optimum_where_each_client_counts_once():
+    for strategy in (shoal.scaffold(), shoal.feddyn(alpha=0.5)):
+        assert weight(run(strategy, 100)) == pytest.approx(EQUAL_OPTIMUM, abs=1e-3), strategy.name
+
+
+@pytest.mark.slow
+def test_scaffolds_control_variates_end_at_the_gradients_of_the_optimum():
+    done = run(shoal.scaffold(), 80)
+    for name, client in TWO.items():
+        expected = client.gradient(EQUAL_OPTIMUM)
+        assert done.personal[name]["own_control/weight"][0, 0] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_part_of_the_clients_in_every_round():
+    for strategy in (shoal.scaffold(), shoal.feddyn(alpha=0.5)):
+        clients = {**rows(), **{f"{name}-too": data for name, data in rows().items()}}
+        done = shoal.simulate(parabola_task(strategy), clients, rounds=200, cohort=2, seed=3, trainer="loop")
+        assert weight(done) == pytest.approx(EQUAL_OPTIMUM, abs=0.02), strategy.name
+        part = done.spec.local.rule if strategy.name == "scaffold" else done.spec.server
+        assert part is not None
+        assert part.options["participation"] == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [shoal.scaffold(), shoal.feddyn(), shoal.ditto()], ids=lambda each: each.name)
+def test_what_clients_keep_is_part_of_the_checkpoint(strategy, tmp_path):
+    task = regression_task(LocalPlan(batch_size=4), strategy=strategy)
+    options = {"rounds": 4, "cohort": 3, "trainer": "loop", "checkpoint": tmp_path / "checkpoint", "every": 2}
+
+    def cut(run: SimulatedRun) -> None:
+        if len(run.history) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shoal.simulate(task, regression_clients(), **options, callbacks=[cut])
+    again = shoal.simulate(task, regression_clients(), **options, resume=tmp_path / "checkpoint")
+    whole = shoal.simulate(task, regression_clients(), **options)
+    assert [version.digest for version in again.versions] == [version.digest for version in whole.versions]
+    for name, tree in whole.personal.items():
+        for array in tree:
+            np.testing.assert_array_equal(again.personal[name][array], tree[array])
+
+
+def test_what_a_paper_does_not_hold_for_is_refused():
+    with pytest.raises(TaskError, match=r"SCAFFOLD with momentum 0\.9"):
+        shoal.simulate(parabola_task(shoal.scaffold(), optimizer=shoal.sgd(0.1, momentum=0.9)), rows(), rounds=1)
+    with pytest.raises(TaskError, match="FedNova with the local optimizer adam"):
+        shoal.simulate(parabola_task(shoal.fednova(), optimizer=shoal.adam()), rows(), rounds=1)
+    with pytest.raises(TaskError, match=r"participation=1\.5"):
+        shoal.simulate(parabola_task(shoal.scaffold(participation=1.5)), rows(), rounds=1)
+
+
+class Normed(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1))
+
+
+@pytest.mark.parametrize("trainer", ["loop", "vmapped"])
+def test_fedbn_averages_all_but_the_normalising_layers(trainer):
+    task = Task("normed", Normed(), mse_loss, local=LocalPlan(batch_size=4), strategy=shoal.fedbn())
+    done = shoal.simulate(task, regression_clients((12, 8, 8)), rounds=3, trainer=trainer)
+    assert set(done.params) == {"0.weight", "0.bias", "3.weight", "3.bias"}
+    own = {"1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert all(set(tree) == own for tree in done.personal.values())
+    means = [tree["1.running_mean"] for tree in done.personal.values()]
+    assert np.abs(means[0] - means[1]).max() > 1e-3
+    assert [int(tree["1.num_batches_tracked"]) for tree in done.personal.values()] == [9, 6, 6]
+
+
+def test_fedbn_wants_a_layer_that_normalises():
+    with pytest.raises(TaskError, match="no layer that normalises"):
+        shoal.simulate(parabola_task(shoal.fedbn()), rows(), rounds=1)
+
+
+def test_fedper_keeps_the_layers_that_are_named():
+    task = regression_task(LocalPlan(batch_size=4), strategy=shoal.fedper("2.*"))
+    done = shoal.simulate(task, regression_clients((4, 4)), rounds=2, trainer="loop")
+    assert set(done.params) == {"0.weight", "0.bias"}
+    assert all(set(tree) == {"2.weight", "2.bias"} for tree in done.personal.values())
