@@ -1,5 +1,6 @@
 """One real way to meet each error: what docs/errors.md shows is what these raise."""
 
+import base64
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -19,12 +20,14 @@ from shoal.agent.sealed import Seal
 from shoal.algorithms import registry
 from shoal.algorithms.ditto import ditto
 from shoal.core.errors import ShoalError, from_code
+from shoal.core.receipt import Receipt
 from shoal.core.schema import RowSchema, check_rows
 from shoal.core.task import ArraySpec, Component, RoundPlan
 from shoal.core.tree import encode
 from shoal.data import read_csv
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
+from shoal.server.key import ReceiptKey
 from shoal.store.durable import storage_full
 from shoal.store.memory import MemoryBlobs, MemoryStore
 from shoal.store.sql import SqlStore
@@ -33,8 +36,7 @@ from shoal.testing.clock import ManualClock
 from shoal.testing.in_process import run_rounds
 from shoal.testing.transport import InMemoryTransport
 from shoal.train.task import check_code, compile_task
-from shoal.wire import signing
-from shoal.wire.digests import digest_field
+from shoal.wire import receipts, signing
 from shoal.wire.http import Connection
 from shoal.wire.messages import ErrorMessage, TaskStatus
 from shoal.wire.models import check_digest, read_tree
@@ -259,8 +261,14 @@ def _(served: Served) -> httpx.Response:
     assert assignment is not None
     path = f"/v1/assignments/{assignment.id}/upload"
     fields = {"Upload_Complete": "?0", "Upload_Offset": "100"}
-    served.call("bob", "POST", path, b"", Upload_Length="200", Repr_Digest=digest_field(bytes(32)), **fields)
+    served.call("bob", "POST", path, b"", Upload_Length="200", Repr_Digest=signing.content_digest(bytes(32)), **fields)
     return served.call("bob", "PATCH", path, b"more", Content_Type="application/partial-upload", **fields)
+
+
+@example("wrong_receipt")
+def _(_: Path) -> None:
+    other = base64.b64encode(bytes(32)).decode()
+    receipts.check(other, ReceiptKey(bytes(32)).sign(Receipt("5f0c5be1", "0" * 64, 1.0)))
 
 
 @over_http("gone")

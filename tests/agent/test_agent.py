@@ -71,8 +71,9 @@ def test_an_update_that_was_durable_when_the_agent_died_is_sent_at_the_next_star
     body = federation.home("bob").report(waiting).read_bytes()
 
     federation.restart_home("bob")
-    federation.start("bob", code=None)  # without code it cannot have trained again
+    again = federation.start("bob", code=None)  # without code it cannot have trained again
     assert len(digests(run)) == 1
+    again.end()
     (accepted,) = federation.reported(run.id)
     assert accepted.digest.encode() in body
     assert federation.home("bob").reports() == []

@@ -17,6 +17,7 @@ COMMANDS = [
     ("demo",),
     ("server",),
     ("agent",),
+    ("agent", "receipts"),
     ("publish",),
     ("tasks",),
     ("watch",),

@@ -8,6 +8,7 @@ import httpx
 
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
+from shoal.server.key import load_key
 from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
 from shoal.server.space import measure
@@ -21,7 +22,8 @@ from tests.server.conftest import Served, delta, report_body
 def open_home(home: Path, clock: ManualClock, limits: Limits) -> Coordinator:
     metrics = Metrics()
     store, blobs = SqlStore(home / "shoal.db", metrics.appended), FolderBlobs(home / "blobs")
-    return Coordinator(store, blobs, clock, limits, lambda: measure(home), metrics)
+    key = load_key(home / "receipts.key")
+    return Coordinator(store, blobs, clock, limits, lambda: measure(home), metrics, key=key)
 
 
 NO_LIMITS = Limits()

@@ -11,6 +11,7 @@ import pytest
 from shoal.core.errors import ConfigurationError, CorruptStore
 from shoal.server.backup import back_up, migrate, restore
 from shoal.server.home import alone, sharing
+from shoal.server.key import load_key
 from shoal.server.limits import Limits
 from shoal.store.sql import SqlStore
 from shoal.store.tables import REVISION
@@ -195,3 +196,14 @@ def test_a_home_in_use_is_not_migrated(tmp_path):
     with alone(home), pytest.raises(ConfigurationError, match="being migrated"), sharing(home):
         pytest.fail("shared")
     assert migrate(home) == ("0001", REVISION)
+
+
+def test_the_key_that_signs_receipts_comes_back_for_its_owner_alone(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    SqlStore(home / "shoal.db").close()
+    key = load_key(home / "receipts.key")
+    back_up(home, tmp_path / "copy")
+    restore(tmp_path / "copy", tmp_path / "new")
+    assert (tmp_path / "new" / "receipts.key").stat().st_mode & 0o777 == 0o600
+    assert load_key(tmp_path / "new" / "receipts.key").public == key.public

@@ -35,6 +35,7 @@ from shoal.core.errors import (
 )
 from shoal.core.tree import digest_and_size, pieces
 from shoal.core.types import Assignment
+from shoal.wire import receipts
 from shoal.wire.backoff import Backoff, transient
 from shoal.wire.codec import frame, join_trees
 from shoal.wire.http import Connection
@@ -43,6 +44,7 @@ from shoal.wire.messages import (
     CheckInRequest,
     EnrolReply,
     EnrolRequest,
+    KeyReply,
     ReleaseRequest,
     ReportHead,
 )
@@ -118,6 +120,7 @@ class Agent:
         """Enrol, if this device is not enrolled yet. Raises what `run` raises, and Unreachable."""
         if not self._identity.secret:
             self._enrol()
+        self._pin()
 
     def turn(self, stop: Event) -> float:
         """Do what comes next, once: deliver what is durable, check in, work; return for how many seconds to pause.
@@ -173,7 +176,7 @@ class Agent:
 
     def _join_again(self) -> None:
         assert self._token is not None
-        self._identity = replace(self._identity, device="", secret="")
+        self._identity = replace(self._identity, device="", secret="", coordinator_key="")
         self._connection.authorise(self._token)
 
     def _setback(self, problem: str) -> float:
@@ -185,6 +188,7 @@ class Agent:
         """Do what comes next and return for how many seconds to pause."""
         if not self._identity.secret:
             self._enrol()
+        self._pin()
         for assignment in self._home.reports():
             self._deliver(assignment)
         started = time.monotonic()
@@ -211,6 +215,13 @@ class Agent:
         self._joined = True
         self._connection.authorise(reply.secret)
         self._say(f"enrolled as {self._identity.name!r} at {self._identity.url}")
+
+    def _pin(self) -> None:
+        """Take the coordinator's key for its own, once; another one is another coordinator's from then on."""
+        if not self._identity.coordinator_key:
+            key = self._connection.call("GET", "/v1/key", None, KeyReply).public_key
+            self._identity = replace(self._identity, coordinator_key=key)
+            self._home.save(self._identity)
 
     def _check_in(self) -> CheckInReply:
         wait = self._wait if self._participant.ready else 0.0
@@ -261,7 +272,9 @@ class Agent:
     def _deliver(self, assignment: str) -> None:
         """Send a durable report until it has its receipt, or a final answer that it will get none."""
         try:
-            send_report(self._connection, assignment, self._home.report(assignment), self._parts)
+            receipt = send_report(self._connection, assignment, self._home.report(assignment), self._parts)
+            receipts.check(self._identity.coordinator_key, receipt)
+            self._home.keep_receipt(receipt)
             self.receipts += 1
         except (Conflict, Gone, NotFound) as error:
             self._say(f"a report was not needed: {error}")

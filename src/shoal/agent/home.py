@@ -3,6 +3,7 @@
 device.json      name, coordinator, secret and private key (mode 0600)
 outbox/          reports that have no receipt yet, each durable before its first byte is sent
 releases.jsonl   one line for each release and each refusal, durable before anything is sent
+receipts.jsonl   the receipt of each release that was acknowledged, as the coordinator signed it
 blobs/           bytes of tasks that never change, by digest
 versions/        the newest version of a large model
 lock             held by the one agent that uses the folder
@@ -21,20 +22,27 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shoal.core.errors import BadRequest, ConfigurationError
+from shoal.core.receipt import Receipt
 from shoal.store.durable import PARTIAL, append_durably, write_durably
 
 REPORT = ".report"
+RELEASES = "releases.jsonl"
+RECEIPTS = "receipts.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a device is to its coordinator. `private_key` is a raw Ed25519 key in base64."""
+    """Who a device is to its coordinator. `private_key` is a raw Ed25519 key in base64.
+
+    `coordinator_key` is the public key that signs its receipts, pinned when the device enrolled.
+    """
 
     url: str
     name: str
     private_key: str
     device: str = ""
     secret: str = ""
+    coordinator_key: str = ""
 
     @property
     def public_key(self) -> str:
@@ -166,13 +174,15 @@ class AgentHome:
 
     def log(self, release: Release) -> None:
         """Add a line to the log of releases, durable on return."""
-        append_durably(self.path / "releases.jsonl", msgspec.json.encode(release) + b"\n", 0o600)
+        append_durably(self.path / RELEASES, msgspec.json.encode(release) + b"\n", 0o600)
 
     def releases(self) -> Iterator[Release]:
         """Yield the log of releases, oldest first."""
-        path = self.path / "releases.jsonl"
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            yield msgspec.json.decode(line, type=Release)
+        return released(self.path)
+
+    def keep_receipt(self, receipt: Receipt) -> None:
+        """Keep the receipt of a release, durable on return."""
+        append_durably(self.path / RECEIPTS, msgspec.json.encode(receipt) + b"\n", 0o600)
 
     def blob(self, digest: str) -> Path | None:
         """Return the file of bytes that were kept under a digest, or None when there is none or it was damaged."""
@@ -196,6 +206,29 @@ class AgentHome:
             if former != path:
                 former.unlink()
         return path
+
+
+def released(home: Path) -> Iterator[Release]:
+    """Yield the log of releases in a home, oldest first, also while an agent uses it."""
+    return (msgspec.json.decode(line, type=Release) for line in _lines(home / RELEASES))
+
+
+def receipts(home: Path) -> Iterator[Receipt]:
+    """Yield the receipts in a home, oldest first, also while an agent uses it."""
+    return (msgspec.json.decode(line, type=Receipt) for line in _lines(home / RECEIPTS))
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def pinned_key(home: Path) -> str:
+    """Return the coordinator's key that a device pinned. Raises ConfigurationError when it never enrolled."""
+    path = home / "device.json"
+    key = _read_identity(path).coordinator_key if path.exists() else ""
+    if not key:
+        raise ConfigurationError(f"{home} is not the home of a device that enrolled", "give the agent's --home")
+    return key
 
 
 def _sound(folder: Path, digest: str) -> Path | None:

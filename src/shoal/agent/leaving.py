@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 
 from shoal.agent import examples, personal, versions
+from shoal.agent.home import RECEIPTS, RELEASES
 from shoal.core.errors import Unauthorised
 from shoal.store.durable import sync_folder, write_durably
 from shoal.wire.http import Connection
 from shoal.wire.messages import ReleaseRequest
 
 MARK = "leaving"
-DATA = (examples.FILE, f"{examples.FILE}-journal", personal.FILE, personal.NEXT, "releases.jsonl")
+DATA = (examples.FILE, f"{examples.FILE}-journal", personal.FILE, personal.NEXT, RELEASES, RECEIPTS)
 FOLDERS = (versions.FOLDER, "outbox", "blobs", "versions")
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoal.cli.ending import end_on_sigterm, reported
-from shoal.cli.options import Ca, Json, StopWithStdin
+from shoal.cli.options import Ca, Json, StopWithStdin, example, no_options
 from shoal.cli.output import print_json
+from shoal.cli.receipts import receipts
 from shoal.cli.stdin import first_line, stop_when_closed
 from shoal.demo.imports import need_torch, uncollected
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from shoal.train.task import Task
 
 Url = Annotated[
-    str,
+    str | None,
     typer.Option(
         envvar="SHOAL_URL",
         help='Address of the coordinator; "-" reads one line {"url": ..., "token": ...} from standard input.',
@@ -59,10 +60,21 @@ OwnMetrics = Annotated[bool, typer.Option("--own-metrics", help="Also where they
 Threads = Annotated[int, typer.Option(min=1, help="Threads that training may use.")]
 
 
+agent = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+agent.command(epilog=example("shoal agent receipts --home ~/.shoal/agents/bob --verify"))(receipts)
+
+
+@agent.callback(
+    epilog=example(
+        "export SHOAL_URL=http://127.0.0.1:8080 SHOAL_TOKEN=ENROLMENT-TOKEN",
+        "shoal agent --name bob --code task.py --data rows.csv --target price",
+    )
+)
 @reported
-def agent(
-    url: Url,
-    name: Annotated[str, typer.Option(help="Name of this device; unique at the coordinator.")],
+def take_part(
+    invoked: typer.Context,
+    url: Url = None,
+    name: Annotated[str | None, typer.Option(help="Name of this device; unique at the coordinator.")] = None,
     token: Token = None,
     code: Code = None,
     data: Data = None,
@@ -89,6 +101,11 @@ def agent(
     Trains when asked and sends only the change of the model. Prints what it is about to release before it does, and
     keeps the list in releases.jsonl in its home.
     """
+    if invoked.invoked_subcommand is not None:
+        no_options(invoked)
+        return
+    if url is None or name is None:
+        raise typer.BadParameter("give both; --url also as SHOAL_URL", param_hint="--url and --name")
     if data is None and code is None:
         raise typer.BadParameter("give your rows, or code with a function `data`", param_hint="--data or --code")
     if (data is None) != (target is None):

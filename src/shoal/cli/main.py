@@ -31,12 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=example("shoal demo", "shoal demo --owners 5 --rounds 20 --no-shuffle"))(demo)
-app.command(
-    epilog=example(
-        "export SHOAL_URL=http://127.0.0.1:8080 SHOAL_TOKEN=ENROLMENT-TOKEN",
-        "shoal agent --name bob --code task.py --data rows.csv --target price",
-    )
-)(agent)
+app.add_typer(agent, name="agent")
 app.command(epilog=example(CONNECT, "shoal publish task.py:task --rounds 20 --owners 2"))(publish)
 app.command(epilog=example(CONNECT, "shoal watch", "shoal watch regression-1"))(watch)
 app.command(epilog=example(CONNECT, "shoal devices"))(devices)

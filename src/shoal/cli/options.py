@@ -47,3 +47,12 @@ def both(url: str | None, token: str | None) -> tuple[str, str]:
 def example(*lines: str) -> str:
     """Return the end of a command's help: what to type."""
     return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
+def no_options(invoked: typer.Context) -> None:
+    """Refuse options that stand before a subcommand, which would not see them."""
+    sources = {name: invoked.get_parameter_source(name) for name in invoked.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        option = given[0].removeprefix("as_").replace("_", "-")
+        raise typer.BadParameter(f"give --{option} after {invoked.invoked_subcommand!r}, not before it")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from shoal.cli.ending import end_on_sigterm, reported
-from shoal.cli.options import Home, Json, StopWithStdin, example, size
+from shoal.cli.options import Home, Json, StopWithStdin, example, no_options, size
 from shoal.cli.output import print_json
 from shoal.cli.server_home import backup, migrate, restore
 from shoal.cli.stdin import stop_when_closed
@@ -76,7 +76,7 @@ def serve_(
     Prints its address and, when its home is new, two tokens that it never shows again.
     """
     if invoked.invoked_subcommand is not None:
-        _no_options(invoked)
+        no_options(invoked)
         return
     with uncollected():
         from shoal.cli.logs import log_to_stderr
@@ -101,15 +101,6 @@ def serve_(
         limits=Limits(keep_versions, quota, reserve),
         metrics_public=metrics_public,
     )
-
-
-def _no_options(invoked: typer.Context) -> None:
-    """Refuse options that stand before a subcommand, which would not see them."""
-    sources = {name: invoked.get_parameter_source(name) for name in invoked.params}
-    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    if given:
-        option = given[0].removeprefix("as_").replace("_", "-")
-        raise typer.BadParameter(f"give --{option} after {invoked.invoked_subcommand!r}, not before it")
 
 
 def _keeping(path: Path, announce: "Announce") -> "Announce":

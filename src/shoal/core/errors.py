@@ -39,6 +39,7 @@ ShoalError
 ├── NotPermitted                  the owner's policy does not let this leave
 ├── Unreachable                   the coordinator did not answer in time
 │   └── NotACoordinator           something else answers at the address
+│       └── WrongReceipt          a receipt that the coordinator did not sign
 └── Abandoned                     a task ended without a result
 """
 
@@ -315,6 +316,12 @@ class NotACoordinator(Unreachable):
 
     code = "not_a_coordinator"
     status = 502
+
+
+class WrongReceipt(NotACoordinator):
+    """A receipt that was not signed with the key which the device pinned when it enrolled."""
+
+    code = "wrong_receipt"
 
 
 class Abandoned(ShoalError):

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof that an update is durable: which assignment, and the digest of the bytes that were kept."""
+    """Proof that an update is durable: which assignment, and the digest of the bytes that were kept.
+
+    `signature` is the coordinator's, in base64 (`wire.receipts`), and comes with the receipts that travel.
+    """
 
     assignment: str
     digest: str
     accepted_at: float
+    signature: str = ""

@@ -18,6 +18,7 @@ from shoal.rounds.record import RoundRecord
 from shoal.server import (
     routes_blobs,
     routes_devices,
+    routes_key,
     routes_metrics,
     routes_pins,
     routes_tasks,
@@ -41,6 +42,7 @@ from shoal.wire.messages import (
     ExtendRequest,
     HeadsReply,
     Health,
+    KeyReply,
     LatestReply,
     NoteRequest,
     Pins,
@@ -69,6 +71,7 @@ MESSAGES: tuple[type[Any], ...] = (
     ExtendRequest,
     HeadsReply,
     Health,
+    KeyReply,
     LatestReply,
     NoteRequest,
     Pins,
@@ -96,6 +99,7 @@ ROUTES = [
         routes_pins,
         routes_blobs,
         routes_uploads,
+        routes_key,
         routes_metrics,
     )
     for route in routes.router.routes
@@ -151,7 +155,8 @@ async def _health() -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, ShoalError):
         raise error
-    receipt = error.receipt if isinstance(error, Conflict) else None
+    first = error.receipt if isinstance(error, Conflict) else None
+    receipt = coordinator(request).key.sign(first) if first is not None else None
     message = ErrorMessage(error.code, error.problem, error.fix, coordinator(request).clock(), receipt)
     headers = {"Retry-After": str(RETRY_SECONDS)} if error.status in (503, 507) else {}
     if isinstance(error, UnknownEncoding):

@@ -25,7 +25,7 @@ from shoal.core.errors import ConfigurationError, CorruptStore
 from shoal.core.types import ModelVersion
 from shoal.rounds.replay import replay
 from shoal.rounds.state import TaskState
-from shoal.server.home import BLOBS, DATABASE, alone
+from shoal.server.home import BLOBS, DATABASE, KEY, alone
 from shoal.server.retention import updates, used
 from shoal.store import rows, schema
 from shoal.store.blobs import DIGEST
@@ -56,7 +56,10 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup holds. `removed` are blobs of old versions that the home no longer had; times are since 1970."""
+    """What a backup holds. `removed` are blobs of old versions that the home no longer had; times are since 1970.
+
+    `key` is the SHA-256 of the file with the key that signs receipts, "" in a backup that has none.
+    """
 
     format: int
     shoal: str
@@ -67,6 +70,7 @@ class Manifest:
     database_size: int
     blobs: tuple[Blob, ...]
     removed: tuple[str, ...]
+    key: str = ""
 
     @property
     def size(self) -> int:
@@ -108,6 +112,7 @@ def back_up(home: Path, to: Path, *, copy: bool = False, now: float | None = Non
         database_size=database.stat().st_size,
         blobs=blobs,
         removed=tuple(sorted(references.old - there)),
+        key=_bring_key(home, partial),
     )
     write_durably(partial / MANIFEST, [msgspec.json.format(msgspec.json.encode(manifest), indent=1)], 0o600)
     partial.rename(to)
@@ -127,6 +132,8 @@ def restore(backup: Path, home: Path) -> Manifest:
         for blob in manifest.blobs:
             part = Path(blob.namespace, blob.digest[:2], blob.digest)
             _copy_verified(backup / BLOBS / part, home / BLOBS / part, blob.digest)
+        if manifest.key:
+            _copy_verified(backup / KEY, home / KEY, manifest.key)
         # the database last: without it nothing here is taken for a home
         _copy_verified(backup / DATABASE, home / DATABASE, manifest.database)
     return manifest
@@ -143,6 +150,13 @@ def migrate(home: Path) -> tuple[str, str]:
         raise ConfigurationError(f"{home} is not the home of a coordinator", "give the folder that it keeps")
     with alone(home), transaction(home / DATABASE) as connection:
         return upgrade(connection)
+
+
+def _bring_key(home: Path, to: Path) -> str:
+    if not (home / KEY).exists():
+        return ""
+    write_durably(to / KEY, [(home / KEY).read_bytes()], 0o600)
+    return _digest(to / KEY)
 
 
 def _copy_consistently(home: Path, to: Path, copy: bool) -> _References:

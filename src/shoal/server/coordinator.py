@@ -13,6 +13,7 @@ from shoal.server.auth import Identities
 from shoal.server.bell import Bell
 from shoal.server.devices import Devices
 from shoal.server.housekeeping import Housekeeping
+from shoal.server.key import ReceiptKey
 from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
 from shoal.server.promotions import Promotions
@@ -42,10 +43,12 @@ class Coordinator:
         measured: Callable[[], Room] = lambda: UNMEASURED,
         metrics: Metrics | None = None,
         uploads: Uploads | None = None,
+        key: ReceiptKey | None = None,
     ) -> None:
         self.storage = Storage(store, blobs)
         self.metrics = metrics or Metrics()
         self.identities = Identities.load(store)
+        self.key = key or ReceiptKey()
         self.clock = clock
         self.bell = Bell()
         self.arrivals = Arrivals()

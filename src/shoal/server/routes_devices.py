@@ -127,7 +127,7 @@ async def report(request: Request, assignment: str) -> Response:
     if given is not None:
         here.metrics.reports.labels(spec.name, "repeated", "").inc()
     reached("before_ack")
-    return reply(receipt)
+    return reply(here.key.sign(receipt))
 
 
 async def _read_head(pieces: AsyncIterator[bytes]) -> tuple[ReportHead, bytes]:

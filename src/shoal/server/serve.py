@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from shoal.core.errors import ConfigurationError
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
-from shoal.server.home import BLOBS, DATABASE, UPLOADS, sharing
+from shoal.server.home import BLOBS, DATABASE, KEY, UPLOADS, sharing
+from shoal.server.key import load_key
 from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
 from shoal.server.page import open_to_browsers
@@ -67,6 +68,7 @@ def open_coordinator(home: Path, limits: Limits = Limits()) -> Coordinator:  # n
             measured=lambda: measure(home),
             metrics=metrics,
             uploads=FolderUploads(home / UPLOADS),
+            key=load_key(home / KEY),
         )
     except OSError as error:
         raise ConfigurationError(

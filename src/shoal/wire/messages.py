@@ -100,6 +100,13 @@ class ReportHead:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyReply:
+    """The raw Ed25519 public key, in base64, of the key with which a coordinator signs receipts."""
+
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseRequest:
     """A device gives an assignment back, and says why."""
 
