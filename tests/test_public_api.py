@@ -16,6 +16,7 @@ PUBLIC = [
     "DeviceSettings",
     "EarlyStop",
     "LocalPlan",
+    "Population",
     "Rate",
     "Retention",
     "Role",

@@ -15,6 +15,7 @@ _PUBLIC = {
     "DeviceSettings": "shoal.agent.standing",
     "EarlyStop": "shoal.core.plan",
     "LocalPlan": "shoal.core.task",
+    "Population": "shoal.simulation.population",
     "Rate": "shoal.core.rate",
     "Retention": "shoal.agent.examples",
     "Role": "shoal.core.roles",

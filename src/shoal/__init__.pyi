@@ -34,5 +34,6 @@ from shoal.core.task import LocalPlan as LocalPlan
 from shoal.core.task import RoundPlan as RoundPlan
 from shoal.researcher.coordinator import Coordinator as Coordinator
 from shoal.researcher.run import Run as Run
+from shoal.simulation.population import Population as Population
 from shoal.simulation.simulate import simulate as simulate
 from shoal.train.task import Task as Task

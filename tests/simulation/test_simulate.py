@@ -222,11 +222,6 @@ def test_a_model_that_does_not_take_the_batch_and_a_loss_that_is_no_scalar_are_r
         shoal.simulate(regression_task(strange), CLIENTS, rounds=1)
 
 
-def test_a_strategy_with_buffered_rounds_is_refused():
-    with pytest.raises(ConfigurationError, match="'fedbuff' has buffered rounds"):
-        shoal.simulate(regression_task(PLAN, strategy=shoal.fedbuff(size=4, concurrency=8)), CLIENTS, rounds=1)
-
-
 def test_clients_keep_their_local_arrays_between_rounds():
     task = regression_task(PLAN, roles={"2.*": shoal.Role.LOCAL})
     run = shoal.simulate(task, CLIENTS, rounds=2, trainer="vmapped")

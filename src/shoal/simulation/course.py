@@ -76,8 +76,7 @@ def play(
     number = course.state.round
     jobs = _assigned(course, names)
     chunks = chunked(jobs, sizes_of(source, [name for name, _, _ in jobs]), chunk)
-    given = {**frozen, **course.params, **shared(course)}
-    part = crew.train(given, course.state.spec.local, chunks, course.personal, number)
+    part = crew.train(given_to_clients(course, frozen), course.state.spec.local, chunks, course.personal, number)
     if not part.reported:
         raise NotFinite(f"round {number}: no client could be trained", next(iter(part.failures.values()), ""))
     fold = _reported(course, jobs, part, remember)
@@ -126,11 +125,20 @@ def _take(course: Course, event: Event) -> list[Effect]:
     return course.state.handle(event, course.now)
 
 
-def _commit(course: Course, fold: Fold, part: Part) -> None:
+def given_to_clients(course: Course, frozen: Tree) -> Tree:
+    """Return all that a client needs of the newest version."""
+    return {**frozen, **course.params, **shared(course)}
+
+
+def advanced(course: Course, combined: Mapping[str, Tree]) -> None:
+    """Move a course to its next version, by what its clients' updates were combined to."""
     spec = course.state.spec
-    combined: Mapping[str, Tree] = registry.aggregator(spec.aggregator).finish(part.total)
     server = registry.server_optimizer(spec.server)
     course.params, course.memory = next_version(spec.travelling, course.params, combined, server, course.memory)
+
+
+def _commit(course: Course, fold: Fold, part: Part) -> None:
+    advanced(course, registry.aggregator(course.state.spec.aggregator).finish(part.total))
     _take(course, Committed(fold.round, fold.attempt, digest(course.params), digest(course.memory)))
     # nobody repeats a report here, and a million of them would not be forgotten otherwise
     course.state.receipts.clear()

@@ -8,9 +8,11 @@ from typing import TypeAlias
 
 from torch import nn
 
+from shoal.core.errors import ConfigurationError
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree
 from shoal.core.types import ModelVersion
+from shoal.rounds.record import RoundRecord
 from shoal.simulation import checkpoint
 from shoal.simulation.checkpoint import Saved
 from shoal.simulation.clients import Source
@@ -19,6 +21,7 @@ from shoal.simulation.crew import Crew
 from shoal.simulation.history import History, Row
 from shoal.simulation.selection import Selection
 from shoal.simulation.trainers import Choice
+from shoal.simulation.virtual import VirtualRounds
 from shoal.train.data import ClientData
 from shoal.train.evaluate import evaluate, load_model
 from shoal.train.task import CompiledTask, Task
@@ -36,6 +39,7 @@ class Setup:
     source: Source
     selection: Selection
     hire: Callable[[Choice], Crew]
+    devices: Callable[[Saved], VirtualRounds] | None = None
     callbacks: Sequence[Callback] = ()
     test: ClientData | None = None
     path: Path | None = None
@@ -82,6 +86,11 @@ class SimulatedRun:
         return History(self._saved.rows)
 
     @property
+    def rounds(self) -> list[RoundRecord]:
+        """What happened in every round: who was selected, dropped out, came late, and how long it took."""
+        return list(self._course.state.records)
+
+    @property
     def failures(self) -> list[Failure]:
         """Clients that were kept out, by round, and why."""
         return self._course.failures
@@ -109,27 +118,39 @@ class SimulatedRun:
         The versions that follow are those that an uninterrupted run makes, bit by bit. Raises TaskError when the
         checkpoint is of another task.
         """
+        if self._setup.devices is not None:
+            raise ConfigurationError("going on with a population", "devices at work are in no checkpoint: start anew")
         self._saved = checkpoint.load(Path(path), self._setup.compiled.spec)
         return self.go_on()
 
     def go_on(self) -> "SimulatedRun":
         """Play the rounds that are left."""
+        if self._setup.devices is not None:
+            virtual = self._setup.devices(self._saved)
+            while not self._course.over:
+                self._round(lambda: len(virtual.play()))
+            return self
         crew = self._setup.hire(self.choice)
         try:
             while not self._course.over:
-                self._round(crew)
+                self._round(lambda: self._played(crew))
         finally:
             crew.close()
         return self
 
-    def _round(self, crew: Crew) -> None:
+    def _played(self, crew: Crew) -> int:
         setup, course = self._setup, self._course
-        began, number = setup.clock(), course.state.round
         names = setup.selection.choose(
-            setup.source.names, self._saved.cohort, seed=self.spec.seed, round=number, losses=course.losses
+            setup.source.names, self._saved.cohort, seed=self.spec.seed, round=course.state.round, losses=course.losses
         )
         remember = setup.selection.uses_losses
         part = play(course, crew, setup.source, setup.compiled.frozen, names, self._saved.chunk, remember=remember)
+        return len(part.failures)
+
+    def _round(self, play_round: Callable[[], int]) -> None:
+        setup, course = self._setup, self._course
+        began, number = setup.clock(), course.state.round
+        failed = play_round()
         version = course.state.latest
         self._saved.rows.append(
             Row(
@@ -137,7 +158,7 @@ class SimulatedRun:
                 digest=version.digest,
                 loss=version.metrics["loss"],
                 reports=version.reports,
-                failed=len(part.failures),
+                failed=failed,
                 seconds=setup.clock() - began,
                 trainer=self.choice.trainer,
                 measures=self._measures(),
@@ -146,9 +167,10 @@ class SimulatedRun:
         self._after(number)
 
     def _measures(self) -> dict[str, float]:
-        if self._setup.test is None:
-            return {}
-        return {f"test_{name}": value for name, value in evaluate(self.task, self.params, self._setup.test).items()}
+        setup = self._setup
+        passed = {} if setup.devices is None else {"virtual_seconds": self._course.now}
+        tested = {} if setup.test is None else evaluate(self.task, self.params, setup.test)
+        return {**passed, **{f"test_{name}": value for name, value in tested.items()}}
 
     def _after(self, number: int) -> None:
         wanted = [callback(self) is True for callback in self._setup.callbacks]

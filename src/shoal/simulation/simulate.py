@@ -13,9 +13,11 @@ from shoal.simulation.chunks import chunk_size
 from shoal.simulation.clients import Clients, Source, first_rows, load, source_of
 from shoal.simulation.course import begin, shared
 from shoal.simulation.crew import Alone, Crew
+from shoal.simulation.population import Population
 from shoal.simulation.run import Callback, Setup, SimulatedRun
 from shoal.simulation.selection import Selection, Uniform
 from shoal.simulation.trainers import Choice, choose, make_trainer
+from shoal.simulation.virtual import VirtualRounds
 from shoal.simulation.workers import Processes
 from shoal.train.data import client_data
 from shoal.train.task import CompiledTask, Task, compile_task
@@ -37,6 +39,8 @@ def simulate(
     every: int = 10,
     resume: str | Path | None = None,
     chunk: int | None = None,
+    population: Population | None = None,
+    plan: RoundPlan | None = None,
 ) -> SimulatedRun:
     """Train a task over simulated clients and return the run.
 
@@ -51,19 +55,25 @@ def simulate(
     With `checkpoint` the run is saved `every` so many rounds and at its end; `resume` goes on from such a file and
     makes the versions that an uninterrupted run makes. `task.test` is evaluated after every round.
 
+    With a `population` the clients are devices in virtual time: they come, train and report as fast as they can, some
+    never, and the coordinator's own rounds decide what counts. `plan` says by which rules (deadline, over-selection,
+    late updates); a strategy with buffered rounds is simulated over a population always. See `run.rounds`.
+
     Raises ConfigurationError, DataError and TaskError for what cannot be simulated, before the first round where it
     can be seen. A client whose loss or update is NaN or infinite is kept out of its round: see `run.failures`.
     """
-    if task.strategy.buffered is not None:
-        raise ConfigurationError(
-            f"strategy {task.strategy.name!r} has buffered rounds, a simulation has synchronous ones",
-            "simulate with another strategy, or train with it through a coordinator",
-        )
     source = source_of(clients)
-    count = _cohort(cohort, source)
+    if population is None and task.strategy.buffered is not None:
+        population = Population()
+    if population is not None:
+        _check_virtual(workers, selection, checkpoint or resume)
+    elif plan is not None:
+        raise ConfigurationError("a round plan without a population", "give both, or cohort=")
+    plan = _round_plan(task, source, cohort, plan)
+    count = plan.goal
     task = task if task.example is not None else replace(task, example=first_rows(source, task.plan.batch_size))
     task = replace(task, strategy=taking_part(task.strategy, count / len(source.names)))
-    compiled = compile_task(task, rounds=rounds, plan=RoundPlan(goal=count), seed=seed)
+    compiled = compile_task(task, rounds=rounds, plan=plan, seed=seed)
     setup = Setup(
         task=task,
         compiled=compiled,
@@ -74,6 +84,7 @@ def simulate(
         test=None if task.test is None else client_data("test", task.test),
         path=None if checkpoint is None else Path(checkpoint),
         every=every,
+        devices=None if population is None else _devices(population, task, compiled, source, device),
     )
     if resume is not None:
         return SimulatedRun(setup, load_checkpoint(Path(resume), compiled.spec)).go_on()
@@ -82,6 +93,35 @@ def simulate(
     size = chunk or chunk_size(compiled.spec, count)
     choice = _choice(trainer, task, compiled, source, size, count * rounds, device)
     return SimulatedRun(setup, Saved(begin(compiled), [], choice, size, count)).go_on()
+
+
+def _round_plan(task: Task, source: Source, cohort: int | None, plan: RoundPlan | None) -> RoundPlan:
+    buffered = task.strategy.buffered
+    goal = cohort if plan is None else plan.goal
+    if cohort is not None and goal != cohort:
+        raise ConfigurationError(f"cohort={cohort} and a plan with the goal {goal}", "give one of the two")
+    if buffered is not None:
+        goal = buffered.size if goal is None else goal
+    goal = _cohort(goal, source)
+    return RoundPlan(goal) if plan is None else plan
+
+
+def _check_virtual(workers: int, selection: Selection | None, path: str | Path | None) -> None:
+    """Refuse what a population cannot have: it selects itself, one report after the other, and lives in memory."""
+    given = {"workers": workers if workers != 1 else None, "selection": selection, "checkpoint": path}
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigurationError(f"{name}={value!r} with a population", f"leave out {name} or the population")
+
+
+def _devices(
+    population: Population, task: Task, compiled: CompiledTask, source: Source, device: str
+) -> Callable[[Saved], VirtualRounds]:
+    def begin_virtual(saved: Saved) -> VirtualRounds:
+        trainer = make_trainer(saved.choice.trainer, task, device)
+        return VirtualRounds(saved.course, population, source, trainer, compiled.frozen, saved.chunk)
+
+    return begin_virtual
 
 
 def _cohort(cohort: int | None, source: Source) -> int:
