@@ -19,7 +19,7 @@ def test_columns_that_are_not_there_or_come_twice_are_refused():
         data.measured(("aeg",))
     with pytest.raises(DataError, match="ask for each one once"):
         data.measured(("age", "age"))
-    with pytest.raises(DataError, match="without column names"):
+    with pytest.raises(DataError, match="from arrays with the columns"):
         ArrayData({"x": TABLE.values}).measured(("age",))
 
 

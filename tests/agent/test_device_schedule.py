@@ -62,6 +62,8 @@ def test_training_stops_at_once_when_a_condition_ends(federation: Federation):
         assert device.status().waiting_for == ("not charging",)
         assert federation.reported(run.id) == []
         assert device.status().pending == 0
+        assert federation.researcher.status(run.id).devices == ()  # the place was free at once
+        assert federation.researcher.rounds(run.id)[0].dropped == {"released: stopped: not charging": 1}
         switch.charging = True
         device.run(Conditions(charging=True))
         assert [version.number for version in run.follow()] == [1]

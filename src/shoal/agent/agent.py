@@ -239,6 +239,9 @@ class Agent:
             started = time.perf_counter()
             result = self._participant.work(assignment)
             self._release(assignment, result, time.perf_counter() - started)
+        except Stopped as stopped:
+            self._give_back(assignment, str(stopped))
+            raise
         except (Gone, NotFound) as error:
             return self._setback(f"dropped round {assignment.round} of {assignment.task}: {error}")
         except (NotPermitted, TaskError, DataError) as error:
@@ -283,6 +286,18 @@ class Agent:
             self._say(f"a report was refused: {error}")
             self._home.log(Release(self._clock(), assignment, 0, "refused", reason=f"by the coordinator: {error}"))
         self._home.drop_report(assignment)
+
+    def _give_back(self, assignment: Assignment, reason: str) -> None:
+        """Let another device have the place at once. A coordinator that is away takes it when the lease is over."""
+        try:
+            self._connection.call(
+                "POST",
+                f"/v1/assignments/{assignment.id}/release",
+                ReleaseRequest(f"stopped: {reason}", again=True),
+                ReleaseRequest,
+            )
+        except ShoalError as error:
+            self._say(f"the place in round {assignment.round} of {assignment.task} was not given back: {error}")
 
     def _refuse(self, assignment: Assignment, error: ShoalError) -> float:
         reason = str(error)

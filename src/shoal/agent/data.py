@@ -1,7 +1,7 @@
 """An owner's rows, as a table with named columns or as arrays."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -56,9 +56,13 @@ class TableData:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayData:
-    """Examples as named arrays, the first axis counting rows. Their columns have no names, so none is measured."""
+    """Examples as named arrays, the first axis counting rows.
+
+    `columns` names the columns of an array, or an array of single numbers; statistics are of these only.
+    """
 
     arrays: Mapping[str, Array]
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     @property
     def rows(self) -> int:
@@ -72,15 +76,28 @@ class ArrayData:
         return first.shape[1] if first.ndim > 1 else 1
 
     def measured(self, columns: Sequence[str]) -> Floats:
-        """Raise DataError: statistics go by the names of columns."""
-        raise DataError(
-            f"statistics of {', '.join(columns)} from data without column names", "give a CSV file with a header"
-        )
+        """Return these columns [rows, columns]. Raises DataError for one that has no such name here."""
+        table = {column: values for name, named in self.columns.items() for column, values in self._named(name, named)}
+        unknown = [column for column in columns if column not in table]
+        if unknown or len(set(columns)) != len(columns):
+            raise DataError(
+                f"statistics of {', '.join(unknown or columns)} from arrays with the columns {sorted(table)}",
+                "ask for named columns, each once; a CSV file with a header has names",
+            )
+        return np.stack([table[column] for column in columns], axis=1)
+
+    def _named(self, name: str, columns: tuple[str, ...]) -> Iterator[tuple[str, Floats]]:
+        values = self.arrays[name].reshape(self.rows, -1).astype(np.float64)
+        if values.shape[1] != len(columns):
+            raise DataError(
+                f"{len(columns)} names for the {values.shape[1]} columns of {name!r}", "give one name for each"
+            )
+        yield from zip(columns, values.T, strict=True)
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """No array's columns have names."""
-        return {}
+        """The names of columns, by array."""
+        return dict(self.columns)
 
     def examples(self, like: Tree) -> dict[str, Array]:
         """Return the arrays in the dtypes of `like` where only the width differs; the schema judges the rest."""

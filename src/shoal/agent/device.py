@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 
 from shoal.agent import leaving
+from shoal.agent.adopting import Adopting
 from shoal.agent.agent import Agent
 from shoal.agent.background import Background
 from shoal.agent.code import load_task
@@ -63,7 +64,7 @@ class Device:
         self._judged: tuple[object, dict[Which, float]] = ((), {})
         self._learnt_from: object = None
         self._stop = threading.Event()
-        seal = Seal(settings.key)
+        self._seal = seal = Seal(settings.key)
         self._examples = ExampleStore(
             home.path, name, seal=seal, holdout=settings.holdout, retention=settings.retention, clock=clock
         )
@@ -91,16 +92,10 @@ class Device:
         )
 
     def _taking_part(self, connection: Connection) -> TakingPart:
-        files = VersionFiles(self._home.path)
-        self._part = TakingPart(
-            connection,
-            self._learner,
-            files,
-            self._personal,
-            self._examples,
-            self._settings.policy,
-            self._progress,
-        )
+        kept = (self._personal, self._examples)
+        files = VersionFiles(self._home.path, self._seal)
+        self._adopting = Adopting(connection, self._learner, files, *kept, self._say)
+        self._part = TakingPart(connection, self._learner, self._adopting, *kept, self._settings, self._progress)
         return self._part
 
     @classmethod
@@ -194,7 +189,7 @@ class Device:
     def _losses(self) -> dict[Which, float]:
         """Return the losses on held-out examples, measured again when there are others, or other models."""
         personal, mark = self._personal.now, self._examples.mark(held=True)
-        state = (personal, self._part.held, mark)
+        state = (personal, self._adopting.held, mark)
         if self._judged[0] != state:
             rows = self._examples.rows(held=True)
             models: dict[Which, Tree] = {"global": personal.local}
@@ -234,7 +229,7 @@ class Device:
 
     @property
     def _base(self) -> str:
-        return self._part.held.version.digest if self._part.held is not None else ""
+        return self._adopting.held.version.digest if self._adopting.held is not None else ""
 
     def sync(self) -> bool:
         """Check in once: train when assigned, send the update, take the newest version; whether an update was accepted.
@@ -256,7 +251,7 @@ class Device:
 
     def _refresh(self) -> bool:
         try:
-            return self._part.refresh()
+            return self._adopting.refresh()
         except NotFound:
             return False  # the task is not published yet: the app's own model serves
 
@@ -279,7 +274,8 @@ class Device:
         try:
             _, pause = self._synced(stop)
             self._personalise_on(stop)
-        except Stopped:
+        except Stopped as stopped:
+            self._say(f"stopped: {stopped}")
             return 0.0
         return pause
 
@@ -304,14 +300,13 @@ class Device:
         if background is None or not background.here:
             return  # the app asked for this training itself
         if background.stopping:
-            raise Stopped
+            raise Stopped("the app stopped it")
         if now - self._probed < self._settings.probe_seconds:
             return
         self._probed = now
         self._waiting = self._unmet()
         if self._waiting:
-            self._say(f"stopped: {', '.join(self._waiting)}")
-            raise Stopped
+            raise Stopped(", ".join(self._waiting))
 
     @property
     def name(self) -> str:
@@ -322,7 +317,7 @@ class Device:
     def status(self) -> DeviceStatus:
         """Return where the device stands."""
         known, losses, running = self._home.known(), self._losses(), self._background
-        held = self._part.held
+        held = self._adopting.held
         return DeviceStatus(
             name=self.name,
             url=known.url if known is not None else "",
@@ -337,6 +332,7 @@ class Device:
             running=running is not None and running.running,
             waiting_for=self._waiting,
             problem=running.problem if running is not None else "",
+            refused=self._adopting.problem,
         )
 
     def leave(self) -> None:

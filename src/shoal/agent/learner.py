@@ -47,11 +47,24 @@ class Learner:
         self._version: Tree = self._own
         self._loaded: tuple[tuple[Tree, ...], nn.Module] | None = None
 
-    def adopt(self, held: Held, trees: Trees) -> None:
-        """Go on from a version, once the golden step proved that the code is the task's. Raises CodeMismatch."""
+    def prove(self, held: Held, trees: Trees) -> None:
+        """Prove by the golden step that the app's code is the task's. Raises CodeMismatch."""
         check_code(self.task, held.spec, trees.initial, trees.frozen, trees.golden)
+
+    def adopt(self, trees: Trees) -> None:
+        """Go on from a version of the task that the code was proved for."""
         self._fixed = trees.frozen
         self._version = trees.version
+
+    def measure(self, version: Tree, frozen: Tree, local: Tree, rows: Mapping[str, Array]) -> dict[str, float]:
+        """Return the loss and the task's metrics over rows, of a version that need not be the adopted one."""
+        whole = {**self._own, **frozen, **version, **local}
+        return evaluate(self.task, whole, ClientData("held out", rows))
+
+    @property
+    def fixed(self) -> Tree:
+        """The arrays that are fixed for the adopted task."""
+        return self._fixed
 
     @property
     def local(self) -> tuple[str, ...]:

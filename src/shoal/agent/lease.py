@@ -39,7 +39,7 @@ class Lease:
         Raises Gone when the round does not need the work any more, Stopped when the agent is to stop.
         """
         if self._stop.is_set():
-            raise Stopped
+            raise Stopped("the agent was told to")
         now = self._clock()
         if now < self._due:
             return

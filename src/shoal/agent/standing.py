@@ -1,6 +1,7 @@
 """How a device is set up, and what it tells about itself."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -18,15 +19,17 @@ PROBE_SECONDS = 1.0
 class DeviceSettings:
     """How a device keeps and uses its examples.
 
-    `holdout` is the share that is held out, `key` (16, 24 or 32 bytes) seals examples and personal model by AES-GCM,
-    `policy` says what the device's user lets leave, `ca` names further certificates to trust, `probe` tells about the
-    device.
+    `holdout` is the share that is held out, `key` (16, 24 or 32 bytes) seals by AES-GCM what is kept,
+    `policy` says what the device's user lets leave: by default updates, and metrics in a mean over several devices,
+    which tell no more than those that go with an update. `columns` names the columns of the examples' arrays, for
+    statistics. `ca` names further certificates to trust, `probe` tells about the device.
     """
 
     holdout: float = 0.2
     retention: Retention = Retention()
     key: bytes | None = None
-    policy: Policy = Policy(statistics=False, versions=False, evaluation=False)
+    policy: Policy = Policy(statistics=False, versions=False)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     ca: Path | str | None = None
     probe: Probe = SystemProbe()
     probe_seconds: float = PROBE_SECONDS
@@ -36,7 +39,8 @@ class DeviceSettings:
 class DeviceStatus:
     """Where a device stands. Losses are those on its held-out examples, None where there is no such model or example.
 
-    `version` is the number of the newest version here, None before there is one; `pending` counts updates that have no
+    `version` is the number of the version that is served here, None before there is one; `refused` says why the
+    one that should be is not; `pending` counts updates that have no
     receipt yet, `released` those that were made; `waiting_for` says which conditions do not hold, `problem` what ended
     the schedule or keeps it from the coordinator.
     """
@@ -54,6 +58,7 @@ class DeviceStatus:
     running: bool
     waiting_for: tuple[str, ...] = ()
     problem: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,31 @@
-"""What one device's examples, policy and personal model make of assignments, and how it comes by new versions."""
+"""What one device's examples, policy and personal model make of assignments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import numpy as np
+
+from shoal.agent.adopting import Adopting
+from shoal.agent.data import ArrayData
+from shoal.agent.distributions import count
+from shoal.agent.evaluating import measured, subject
 from shoal.agent.examples import ExampleStore
 from shoal.agent.learner import Learner
-from shoal.agent.participant import GOLDEN_BYTES
 from shoal.agent.personal import PersonalFile, trained
-from shoal.agent.policy import Policy
-from shoal.agent.versions import Held, VersionFiles, read_trees
-from shoal.agent.work import Result
+from shoal.agent.standing import DeviceSettings
+from shoal.agent.work import Result, check, measure
 from shoal.agent.work import trained as described
-from shoal.core.errors import NotPermitted, TaskError
+from shoal.core.errors import TaskError
+from shoal.core.subject import AGAINST, Subject
 from shoal.core.task import TaskSpec
+from shoal.core.tree import Array, Tree
 from shoal.core.types import Assignment
 from shoal.train.data import ClientData
 from shoal.wire.http import Connection
-from shoal.wire.messages import LatestReply
-from shoal.wire.models import fetch_bytes, fetch_tree, file_size
+from shoal.wire.models import fetch_tree
 
 
 class TakingPart:
-    """Carries out a device's assignments; only updates come out of it."""
+    """Carries out a device's assignments: updates, and what its policy allows of metrics and statistics."""
 
     ready = True
 
@@ -28,23 +33,19 @@ class TakingPart:
         self,
         connection: Connection,
         learner: Learner,
-        files: VersionFiles,
+        adopting: Adopting,
         personal: PersonalFile,
         examples: ExampleStore,
-        policy: Policy,
+        settings: DeviceSettings,
         progress: Callable[[], None],
     ) -> None:
         self.connection = connection
+        self.adopting = adopting
         self._learner = learner
-        self._files = files
         self._personal = personal
         self._examples = examples
-        self._policy = policy
+        self._settings = settings
         self._progress = progress
-        self.held = files.load()
-        if self.held is not None:
-            blobs = {digest: files.blob(digest) or b"" for digest in self.held.digests}
-            learner.adopt(self.held, read_trees(self.held, blobs))
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -54,56 +55,77 @@ class TakingPart:
     def load(self) -> None:
         """Do nothing: the code is the app's, and is here."""
 
-    def refresh(self) -> bool:
-        """Take the newest version, if there is a newer one; whether there was.
-
-        Raises NotFound before the task is published, CodeMismatch when the app's code is not the task's model.
-        """
-        reply = self.connection.call("GET", f"/v1/tasks/{self._learner.task.name}/latest", None, LatestReply)
-        known = self.held is not None and self.held.task == reply.task
-        if self.held is not None and known and self.held.version.digest == reply.version.digest:
-            return False
-        spec = self.held.spec if self.held is not None and known else self._spec(reply.task)
-        held = Held(reply.task, spec, reply.version)
-        blobs = self._fetched(held)
-        self._learner.adopt(held, read_trees(held, blobs))
-        self._files.keep(held, blobs)
-        self.held = held
-        return True
-
-    def _spec(self, task: str) -> TaskSpec:
-        return self.connection.call("GET", f"/v1/tasks/{task}", None, TaskSpec)
-
-    def _fetched(self, held: Held) -> dict[str, bytes]:
-        spec = held.spec
-        version = file_size(spec.travelling)
-        most = {spec.golden: 2 * file_size(spec.arrays) + GOLDEN_BYTES, spec.frozen: file_size(held.frozen)}
-        return {
-            digest: self._files.blob(digest) or fetch_bytes(self.connection, digest, most.get(digest, version))
-            for digest in held.digests
-        }
-
     def work(self, assignment: Assignment) -> Result:
-        """Train on the examples that are not held out; what stays here is proposed to the personal file.
+        """Train on the examples that are not held out, measure on those that are, or count over all.
 
-        Raises NotPermitted, TaskError, DataError: reasons to give the assignment back.
+        What stays here of a training is proposed to the personal file. Raises NotPermitted, TaskError, DataError:
+        reasons to give the assignment back.
         """
-        if self.held is None or self.held.task != assignment.task:
-            self.refresh()
-        if self.held is None or self.held.task != assignment.task:
-            raise TaskError(f"task {assignment.task} is not the newest {self._learner.task.name!r}", "wait for that")
-        spec, rows = self.held.spec, self._examples.rows(held=False)
-        if spec.kind != "training":
-            raise NotPermitted(f"a task of kind {spec.kind!r}", "devices release updates of a model only")
-        count = self._examples.count(held=False)
-        self._policy.check(spec, assignment.round, count)
-        params = fetch_tree(self.connection, assignment.version, spec.travelling)
+        held = self.adopting.held
+        if held is not None and held.task == assignment.task:
+            return self._trained(assignment, held.spec)
+        spec = self.connection.call("GET", f"/v1/tasks/{assignment.task}", None, TaskSpec)
+        match spec.kind:
+            case "training":
+                return self._trained(assignment, self._proved(assignment.task))
+            case "evaluation":
+                return self._evaluated(assignment, spec)
+            case _:
+                return self._counted(assignment, spec)
+
+    def _proved(self, task: str) -> TaskSpec:
+        """Return the spec of a training task that the app's code was proved to be for. Raises TaskError."""
+        if self.adopting.held is None or self.adopting.held.task != task:
+            self.adopting.refresh()
+        if self.adopting.held is None or self.adopting.held.task != task:
+            raise TaskError(f"task {task} is not the newest {self._learner.task.name!r}", "wait for that")
+        return self.adopting.held.spec
+
+    def _trained(self, assignment: Assignment, spec: TaskSpec) -> Result:
+        rows, count = self._examples.rows(held=False), self._examples.count(held=False)
+        self._settings.policy.check(spec, assignment.round, count)
+        params = self._version(assignment.version, spec)
         client = ClientData(assignment.device, rows, assignment.id, assignment.seed)
         personal = self._personal.now
         from_personal = spec.local.start == "personal"
         own = personal.arrays if from_personal and personal.arrays else personal.local
-        learnt = self._learner.train(params, own, spec.local.at_round(assignment.round), client, self._progress)
+        plan = spec.local.at_round(assignment.round)
+        learnt = self._learner.train(params, own, plan, client, self._progress)
         local = {name: learnt.staying[name] for name in self._learner.local}
         arrays = learnt.staying if from_personal else {}
         self._personal.propose(trained(personal, arrays, local, assignment.version), assignment.id)
         return described(assignment, learnt.update, count)
+
+    def _evaluated(self, assignment: Assignment, spec: TaskSpec) -> Result:
+        rows, count = self._examples.rows(held=True), self._examples.count(held=True)
+        asked = subject(spec, count)
+        self._settings.policy.check(spec, assignment.round, count)
+        trained_by = self._proved(asked.task)
+        values = self._measured(asked, trained_by, rows)
+        return measured(assignment, spec, values, count)
+
+    def _measured(self, asked: Subject, trained_by: TaskSpec, rows: Mapping[str, Array]) -> dict[str, float]:
+        local, fixed = self._personal.now.local, self._learner.fixed
+        values = self._learner.measure(self._version(asked.version, trained_by), fixed, local, rows)
+        if not asked.against:
+            return values
+        other = self._learner.measure(self._version(asked.against, trained_by), fixed, local, rows)
+        return values | {f"{AGAINST}{name}": value for name, value in other.items()}
+
+    def _counted(self, assignment: Assignment, spec: TaskSpec) -> Result:
+        data = ArrayData(self._all_rows(), self._settings.columns)
+        self._settings.policy.check(spec, assignment.round, data.rows)
+        if spec.checks:
+            return check(assignment, spec, data)
+        so_far = self._version(assignment.version, spec)
+        if spec.kind == "statistics":
+            return measure(assignment, spec, so_far, data)
+        return count(assignment, spec, so_far, data)
+
+    def _all_rows(self) -> dict[str, Array]:
+        parts = [rows for held in (False, True) if (rows := self._examples.rows(held=held))]
+        empty = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in self._learner.layout.rows.items()}
+        return {name: np.concatenate([part[name] for part in (empty, *parts)]) for name in empty}
+
+    def _version(self, digest: str, spec: TaskSpec) -> Tree:
+        return fetch_tree(self.connection, digest, spec.travelling)

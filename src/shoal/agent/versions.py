@@ -1,12 +1,14 @@
-"""The newest version that a device has, with all it needs to use it where no coordinator can be reached."""
+"""The version that a device serves and the one before, with all that it takes to use them without a coordinator."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
+from shoal.agent.sealed import Seal
+from shoal.core.errors import WrongKey
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, TaskSpec
 from shoal.core.tree import Array
@@ -16,12 +18,12 @@ from shoal.wire.codec import decode_tree
 from shoal.wire.models import read_tree
 
 FOLDER = "model"
-RECORD = "version.json"
+RECORD = "version"
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Which task a device takes part in, and the newest version that it has of its model."""
+    """Which task a device takes part in, and a version that it has of its model."""
 
     task: str
     spec: TaskSpec
@@ -48,36 +50,80 @@ class Trees:
     golden: Mapping[str, Array]
 
 
-class VersionFiles:
-    """Keeps one `Held` and its bytes in a device's home, until a newer one is there as a whole."""
+@dataclass(frozen=True, slots=True)
+class _Record:
+    held: Held | None = None
+    former: Held | None = None
+    # why a version is not served here, by its digest
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def __init__(self, home: Path) -> None:
+    @property
+    def digests(self) -> set[str]:
+        return {digest for one in (self.held, self.former) if one is not None for digest in one.digests}
+
+
+class VersionFiles:
+    """Keeps two `Held`, the newer one and its predecessor, and their bytes in a device's home, sealed with its key.
+
+    A newer one takes its place when it is there as a whole. One that was damaged gives way to its predecessor.
+    """
+
+    def __init__(self, home: Path, seal: Seal) -> None:
         self._folder = home / FOLDER
         self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._seal = seal
+        self._record = self._read()
+
+    def _read(self) -> _Record:
+        data = self._opened(RECORD)
+        return _Record() if data is None else msgspec.json.decode(data, type=_Record)
+
+    def _opened(self, name: str) -> bytes | None:
+        path = self._folder / name
+        try:
+            return self._seal.open(path.read_bytes(), name) if path.exists() else None
+        except WrongKey:
+            return None  # damaged: the home's key was proved before
 
     def load(self) -> Held | None:
-        """Return what is held, or None when it was never complete or was damaged: it is then fetched again."""
-        record = self._folder / RECORD
-        if not record.exists():
-            return None
-        held = msgspec.json.decode(record.read_bytes(), type=Held)
-        return held if all(self.blob(digest) is not None for digest in held.digests) else None
+        """Return the newest that is complete and sound, or None: it is then fetched again."""
+        both = (self._record.held, self._record.former)
+        return next((one for one in both if one is not None and self._complete(one)), None)
+
+    def _complete(self, held: Held) -> bool:
+        return all(self.blob(digest) is not None for digest in held.digests)
 
     def blob(self, digest: str) -> bytes | None:
         """Return bytes by their digest, None when there are none or they were damaged."""
-        path = self._folder / digest
-        data = path.read_bytes() if path.exists() else b""
-        return data if sha256(data).hexdigest() == digest else None
+        data = self._opened(digest)
+        return data if data is not None and sha256(data).hexdigest() == digest else None
 
     def keep(self, held: Held, blobs: Mapping[str, bytes]) -> None:
-        """Put this in the place of what was held. `blobs` are those of its digests, verified."""
+        """Put this before what was held, which becomes the predecessor. `blobs` are those of its digests, verified."""
         for digest in sorted(held.digests):
             if self.blob(digest) is None:
-                write_durably(self._folder / digest, [blobs[digest]], 0o600)
-        write_durably(self._folder / RECORD, [msgspec.json.encode(held)], 0o600)
+                self._write(digest, blobs[digest])
+        former = self.load()
+        self._keep_record(replace(self._record, held=held, former=former if former != held else self._record.former))
         for path in self._folder.iterdir():
-            if path.name != RECORD and path.name not in held.digests:
+            if path.name != RECORD and path.name not in self._record.digests:
                 path.unlink()
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Why versions are not served here, by digest."""
+        return self._record.refused
+
+    def refuse(self, digest: str, reason: str) -> None:
+        """Remember, durably, that a version does not work here."""
+        self._keep_record(replace(self._record, refused={**self._record.refused, digest: reason}))
+
+    def _keep_record(self, record: _Record) -> None:
+        self._write(RECORD, msgspec.json.encode(record))
+        self._record = record
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_durably(self._folder / name, [self._seal.seal(data, name)], 0o600)
 
 
 def read_trees(held: Held, blobs: Mapping[str, bytes]) -> Trees:

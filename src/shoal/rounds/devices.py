@@ -131,10 +131,12 @@ def release(state: "TaskState", event: Released) -> list[Effect]:
     lease = state.lease(event.assignment, event.device)
     if lease is None or lease.state not in (LeaseState.OFFERED, LeaseState.LATE):
         return [gone(event.assignment, state.round)]
-    if lease.state is LeaseState.LATE:
+    if lease.state is LeaseState.LATE or event.again:
         state.roster.remove(event.device)
+        state.served.pop(event.device, None)
     else:
         state.roster.mark(event.device, LeaseState.RELEASED, event.reason)
+    if lease.state is LeaseState.OFFERED:
         state.record.drop(f"released: {event.reason}")
     state.changes += 1
     return []

@@ -36,11 +36,12 @@ class Renewed:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A device gives its place back, and says why."""
+    """A device gives its place back, and says why; `again` if it may be asked once more in this round."""
 
     assignment: str
     device: str
     reason: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

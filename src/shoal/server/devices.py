@@ -25,7 +25,7 @@ from shoal.server.verify import check_report
 from shoal.store.failpoints import reached
 from shoal.store.store import DeviceRecord
 from shoal.store.uploads import Upload
-from shoal.wire.messages import MAX_WAIT, CheckInReply, CheckInRequest, LatestReply, ReportHead
+from shoal.wire.messages import MAX_WAIT, CheckInReply, CheckInRequest, LatestReply, ReleaseRequest, ReportHead
 
 INLINE_BYTES = 64 << 10
 """Updates up to this size lie in the database, in the transaction of their event; larger ones are blobs."""
@@ -198,11 +198,11 @@ class Devices:
             task.stopped or task.state.expects(upload.assignment, upload.device, now) for task in self._tasks.values()
         )
 
-    async def release(self, device: DeviceRecord, assignment: str, reason: str) -> None:
+    async def release(self, device: DeviceRecord, assignment: str, told: ReleaseRequest) -> None:
         """Take a place back; one that is gone already is no error."""
         with contextlib.suppress(Gone):
             task = self.assigned(device, assignment)
-            await task.handle(Released(assignment, device.name, reason[:500]))
+            await task.handle(Released(assignment, device.name, told.reason[:500], told.again))
 
 
 def _offset(request: CheckInRequest) -> float:

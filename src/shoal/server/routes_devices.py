@@ -91,7 +91,7 @@ async def release(request: Request, assignment: str) -> Response:
     """Give a place back, and say why."""
     device = calling_device(request)
     asked = await message(request, ReleaseRequest)
-    await coordinator(request).devices.release(device, assignment, asked.reason)
+    await coordinator(request).devices.release(device, assignment, asked)
     return reply(asked)
 
 

@@ -108,9 +108,10 @@ class KeyReply:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRequest:
-    """A device gives an assignment back, and says why."""
+    """A device gives an assignment back, and says why; `again` if it would take it once more in the same round."""
 
     reason: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
