@@ -88,7 +88,7 @@ def test_no_example_is_in_what_a_device_sends(federation: Federation):
     for body in reports:
         length = head_length(body)
         head = json.loads(body[4 : 4 + length])
-        assert head.keys() == {"digest", "size", "weight", "metrics", "costs", "origin"}
+        assert head.keys() == {"digest", "size", "weight", "metrics", "costs", "origin", "uploaded"}
         assert (head["metrics"].keys(), head["origin"]) == ({"loss"}, None)
         assert set(decode_tree(body[4 + length :])) == {"delta/a", "delta/b"}
     others = {httpx.URL(url).path: len(body) for _, url, _, body in tap.sent if body and not url.endswith("/report")}
