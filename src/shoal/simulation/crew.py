@@ -101,6 +101,18 @@ class Alone:
         part.reported.update({assignment: (weight, loss) for assignment, weight, loss in outcomes})
 
 
+def merged(aggregator: Aggregator[Any], spec: TaskSpec, parts: Sequence[Part | None]) -> Part:
+    """Return the sum of what several crews did; None is a crew without a chunk."""
+    whole = Part(aggregator.init(spec))
+    for part in parts:
+        if part is not None:
+            whole.total = aggregator.merge(whole.total, part.total)
+            whole.reported.update(part.reported)
+            whole.failures.update(part.failures)
+            whole.personal.update(part.personal)
+    return whole
+
+
 def explained(client: ClientData, why: str) -> str:
     """Return why a client was kept out; when its data hold NaN or infinity, that."""
     for name, array in client.arrays.items():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from shoal.algorithms.participation import taking_part
 from shoal.core.errors import ConfigurationError
@@ -14,6 +15,7 @@ from shoal.simulation.clients import Clients, Source, first_rows, load, source_o
 from shoal.simulation.course import begin, shared
 from shoal.simulation.crew import Alone, Crew
 from shoal.simulation.population import Population
+from shoal.simulation.ray import Rays
 from shoal.simulation.run import Callback, Setup, SimulatedRun
 from shoal.simulation.selection import Selection, Uniform
 from shoal.simulation.trainers import Choice, choose, make_trainer
@@ -31,7 +33,7 @@ def simulate(
     cohort: int | None = None,
     seed: int = 0,
     trainer: str = "auto",
-    workers: int = 1,
+    workers: int | Literal["ray"] = 1,
     device: str = "cpu",
     selection: Selection | None = None,
     callbacks: Sequence[Callback] = (),
@@ -41,6 +43,7 @@ def simulate(
     chunk: int | None = None,
     population: Population | None = None,
     plan: RoundPlan | None = None,
+    ray_address: str | None = None,
 ) -> SimulatedRun:
     """Train a task over simulated clients and return the run.
 
@@ -50,7 +53,8 @@ def simulate(
 
     `trainer` is "loop", "vmapped", "graph", "compiled", or "auto", which measures and checks; `run.choice` says what
     it chose and why. Clients are trained `chunk` at once, by default as many as the processor's cache holds. The
-    digests depend on trainer and chunk, never on the number of `workers`, which are processes.
+    digests depend on trainer and chunk, never on the number of `workers`, which are processes; with "ray" actors on
+    this machine or on the cluster at `ray_address`.
 
     With `checkpoint` the run is saved `every` so many rounds and at its end; `resume` goes on from such a file and
     makes the versions that an uninterrupted run makes. `task.test` is evaluated after every round.
@@ -79,7 +83,7 @@ def simulate(
         compiled=compiled,
         source=source,
         selection=selection or Uniform(),
-        hire=_hire(task, compiled, source, workers, device),
+        hire=_hire(task, compiled, source, workers, device, ray_address),
         callbacks=callbacks,
         test=None if task.test is None else client_data("test", task.test),
         path=None if checkpoint is None else Path(checkpoint),
@@ -106,7 +110,7 @@ def _round_plan(task: Task, source: Source, cohort: int | None, plan: RoundPlan 
     return RoundPlan(goal) if plan is None else plan
 
 
-def _check_virtual(workers: int, selection: Selection | None, path: str | Path | None) -> None:
+def _check_virtual(workers: int | str, selection: Selection | None, path: str | Path | None) -> None:
     """Refuse what a population cannot have: it selects itself, one report after the other, and lives in memory."""
     given = {"workers": workers if workers != 1 else None, "selection": selection, "checkpoint": path}
     for name, value in given.items():
@@ -145,15 +149,25 @@ def _choice(
     return choose(task, {**compiled.frozen, **compiled.initial}, seen, device, updates)
 
 
-def _hire(task: Task, compiled: CompiledTask, source: Source, workers: int, device: str) -> Callable[[Choice], Crew]:
-    if workers < 1:
-        raise ConfigurationError(f"workers={workers}", "give at least 1")
+def _hire(
+    task: Task, compiled: CompiledTask, source: Source, workers: int | str, device: str, ray_address: str | None
+) -> Callable[[Choice], Crew]:
+    known = workers == "ray" or (isinstance(workers, int) and workers >= 1)
+    if not known or (ray_address is not None and workers != "ray"):
+        raise ConfigurationError(
+            f"workers={workers!r}, ray_address={ray_address!r}", 'give at least 1, or "ray" with or without an address'
+        )
 
     def alone(choice: Choice) -> Alone:
         return Alone(make_trainer(choice.trainer, task, device), source, compiled.spec)
 
+    def on_ray(choice: Choice) -> Crew:
+        return Rays(lambda: alone(choice), compiled.spec, ray_address)
+
     def together(choice: Choice) -> Crew:
         layout = {**compiled.frozen, **compiled.initial, **shared(begin(compiled))}
-        return Processes(workers, lambda: alone(choice), compiled.spec, layout)
+        return Processes(int(workers), lambda: alone(choice), compiled.spec, layout)
 
+    if workers == "ray":
+        return on_ray
     return alone if workers == 1 else together

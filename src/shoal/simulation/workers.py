@@ -19,7 +19,7 @@ from shoal.algorithms import registry
 from shoal.core.errors import ConfigurationError, ShoalError, TaskError
 from shoal.core.task import LocalPlan, TaskSpec
 from shoal.core.tree import Array, Tree
-from shoal.simulation.crew import Alone, Chunk, Part
+from shoal.simulation.crew import Alone, Chunk, Part, merged
 
 
 class Processes:
@@ -59,7 +59,7 @@ class Processes:
                     busy.remove(pipe)
         for pipe in self._pipes:
             pipe.send(None)
-        return self._merged([_received(pipe) for pipe in self._pipes])
+        return merged(self._aggregator, self._spec, [_received(pipe) for pipe in self._pipes])
 
     def close(self) -> None:
         """End the processes and give the memory back."""
@@ -70,16 +70,6 @@ class Processes:
         self._params = {}
         self._memory.close()
         self._memory.unlink()
-
-    def _merged(self, parts: Sequence[Part | None]) -> Part:
-        whole = Part(self._aggregator.init(self._spec))
-        for part in parts:
-            if part is not None:
-                whole.total = self._aggregator.merge(whole.total, part.total)
-                whole.reported.update(part.reported)
-                whole.failures.update(part.failures)
-                whole.personal.update(part.personal)
-        return whole
 
 
 def _hand_out(
