@@ -37,6 +37,7 @@ from shoal.testing.in_process import run_rounds
 from shoal.testing.transport import InMemoryTransport
 from shoal.train.task import check_code, compile_task
 from shoal.wire import receipts, signing
+from shoal.wire.digests import digest_field
 from shoal.wire.http import Connection
 from shoal.wire.messages import ErrorMessage, TaskStatus
 from shoal.wire.models import check_digest, read_tree
@@ -261,7 +262,7 @@ def _(served: Served) -> httpx.Response:
     assert assignment is not None
     path = f"/v1/assignments/{assignment.id}/upload"
     fields = {"Upload_Complete": "?0", "Upload_Offset": "100"}
-    served.call("bob", "POST", path, b"", Upload_Length="200", Repr_Digest=signing.content_digest(bytes(32)), **fields)
+    served.call("bob", "POST", path, b"", Upload_Length="200", Repr_Digest=digest_field(bytes(32)), **fields)
     return served.call("bob", "PATCH", path, b"more", Content_Type="application/partial-upload", **fields)
 
 
@@ -269,6 +270,12 @@ def _(served: Served) -> httpx.Response:
 def _(_: Path) -> None:
     other = base64.b64encode(bytes(32)).decode()
     receipts.check(other, ReceiptKey(bytes(32)).sign(Receipt("5f0c5be1", "0" * 64, 1.0)))
+
+
+@over_http("out_of_range")
+def _(served: Served) -> httpx.Response:
+    digest = served.publish(spec()).latest.digest
+    return served.client.get(f"/v1/blobs/{digest}", headers={**served.people(), "Range": "bytes=9999-"})
 
 
 @over_http("gone")

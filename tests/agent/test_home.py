@@ -7,7 +7,6 @@ import pytest
 
 from shoal.agent.home import AgentHome, Release
 from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore
-from shoal.wire.models import checked
 
 
 def mode(path: Path) -> int:
@@ -102,7 +101,7 @@ def test_the_log_keeps_every_line(home: AgentHome):
 def test_damaged_blobs_are_not_used(home: AgentHome):
     digest = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
     assert home.blob(digest) is None
-    kept = home.keep_blob(digest, [b"hello", b" world"])
+    kept = home.keep_blob(digest, lambda _: [b"hello", b" world"])
     assert home.blob(digest) == kept
     assert kept.read_bytes() == b"hello world"
     kept.write_bytes(b"hello w0rld")
@@ -111,10 +110,10 @@ def test_damaged_blobs_are_not_used(home: AgentHome):
 
 def test_one_version_is_kept_also_when_the_download_of_the_next_fails(home: AgentHome):
     first, second = (sha256(text).hexdigest() for text in (b"one", b"two"))
-    home.keep_version(first, [b"one"])
-    home.keep_version(second, [b"two"])
+    home.keep_version(first, lambda _: [b"one"])
+    home.keep_version(second, lambda _: [b"two"])
     assert home.version(first) is None
     assert home.version(second) == home.path / "versions" / second
     with pytest.raises(CorruptStore, match=f"blob {first} arrived as 3 bytes"):
-        home.keep_version(first, checked(first, [b"o", b"nf"]))
+        home.keep_version(first, lambda _: [b"o", b"nf"])
     assert list((home.path / "versions").iterdir()) == [home.path / "versions" / second]

@@ -80,7 +80,7 @@ def agent(disk: Path) -> None:
         ballast = fill(disk)
         for write in (
             lambda: home.keep_report("a2", [bytes(100_000)]),
-            lambda: home.keep_blob("0" * 64, [bytes(100_000)]),
+            lambda: home.keep_blob("0" * 64, lambda _: [bytes(100_000)]),
             lambda: home.log(Release(1.0, "line-1", 1, "update", reason="r" * 10_000)),
         ):
             try:

@@ -18,15 +18,14 @@ from shoal.core.task import weight_units
 from shoal.server.verify import largest_report
 from shoal.store.uploads import FolderUploads, MemoryUploads, Upload, Uploads
 from shoal.wire.codec import encode_trees, frame
-from shoal.wire.digests import read_digest_field
+from shoal.wire.digests import digest_field, read_digest_field
 from shoal.wire.messages import ReportHead
-from shoal.wire.signing import content_digest
 from tests.server.conftest import Served, delta, spec
 
 ARRAYS = encode_trees({"delta": delta(1.0)})
 DIGEST = hashlib.sha256(ARRAYS)
 HEAD = ReportHead(DIGEST.hexdigest(), len(ARRAYS), weight_units(10.0), uploaded=True)
-BEGIN = {"Upload_Length": str(len(ARRAYS)), "Repr_Digest": content_digest(DIGEST.digest()), "Upload_Complete": "?0"}
+BEGIN = {"Upload_Length": str(len(ARRAYS)), "Repr_Digest": digest_field(DIGEST.digest()), "Upload_Complete": "?0"}
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_a_body_for_another_place_changes_nothing_and_is_told_the_right_one(serv
 def test_of_a_body_that_is_not_what_its_digest_says_nothing_is_kept(served: Served, path: str):
     begin(served, path)
     go_on(served, path, 0, ARRAYS[:100])
-    answer = go_on(served, path, 100, b"?" * 100, Content_Digest=content_digest(DIGEST.digest()))
+    answer = go_on(served, path, 100, b"?" * 100, Content_Digest=digest_field(DIGEST.digest()))
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
     assert stands(served, path)[0] == 100
 
@@ -194,8 +193,8 @@ def test_uploads_are_found_again_and_lie_there_for_their_owner_alone(tmp_path: P
 
 @given(st.binary(min_size=32, max_size=32))
 def test_a_digest_field_reads_back_also_among_others(digest: bytes):
-    assert read_digest_field("Repr-Digest", content_digest(digest)) == digest
-    assert read_digest_field("Repr-Digest", f"sha-512=:AAAA:, {content_digest(digest)}") == digest
+    assert read_digest_field("Repr-Digest", digest_field(digest)) == digest
+    assert read_digest_field("Repr-Digest", f"sha-512=:AAAA:, {digest_field(digest)}") == digest
 
 
 @pytest.mark.parametrize("field", ["", "sha-256=:AAAA:", "sha-256=AAAA", "sha-512=:AAAA:", "sha-256=:====:"])

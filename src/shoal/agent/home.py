@@ -12,20 +12,27 @@ lock             held by the one agent that uses the folder
 import base64
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from shoal.core.errors import BadRequest, ConfigurationError
+from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore
 from shoal.core.receipt import Receipt
-from shoal.store.durable import PARTIAL, append_durably, write_durably
+from shoal.store.durable import PARTIAL, append_durably, storage_full, sync_folder, write_durably
+from shoal.wire.models import checked
 
 REPORT = ".report"
+PART = ".part"
+"""How the names of files end that are still being downloaded, which goes on with them after a restart."""
+Fetch: TypeAlias = Callable[[int], Iterable[bytes]]
+"""Yields the bytes of a blob from an offset on."""
+
 RELEASES = "releases.jsonl"
 RECEIPTS = "receipts.jsonl"
 
@@ -188,20 +195,20 @@ class AgentHome:
         """Return the file of bytes that were kept under a digest, or None when there is none or it was damaged."""
         return _sound(self._blobs, digest)
 
-    def keep_blob(self, digest: str, pieces: Iterable[bytes]) -> Path:
-        """Keep bytes for ever. Their digest is to be verified while they are read: an error there keeps nothing."""
-        path = self._blobs / _harmless("digest", digest)
-        write_durably(path, pieces, 0o600)
-        return path
+    def keep_blob(self, digest: str, fetch: Fetch) -> Path:
+        """Keep bytes for ever. `fetch` yields them from an offset on: what it brought before it failed stays.
+
+        Raises CorruptStore when they are not those of the digest, and keeps nothing.
+        """
+        return _keep(self._blobs / _harmless("digest", digest), digest, fetch)
 
     def version(self, digest: str) -> Path | None:
         """Return the file of a version that was kept, or None when there is none or it was damaged."""
         return _sound(self._versions, digest)
 
-    def keep_version(self, digest: str, pieces: Iterable[bytes]) -> Path:
-        """Keep a version, verified as with `keep_blob`; the one before goes once this one is durable."""
-        path = self._versions / _harmless("digest", digest)
-        write_durably(path, pieces, 0o600)
+    def keep_version(self, digest: str, fetch: Fetch) -> Path:
+        """Keep a version, as with `keep_blob`; the one before goes once this one is durable."""
+        path = _keep(self._versions / _harmless("digest", digest), digest, fetch)
         for former in self._versions.iterdir():
             if former != path:
                 former.unlink()
@@ -229,6 +236,26 @@ def pinned_key(home: Path) -> str:
     if not key:
         raise ConfigurationError(f"{home} is not the home of a device that enrolled", "give the agent's --home")
     return key
+
+
+def _keep(path: Path, digest: str, fetch: Fetch) -> Path:
+    part = path.with_name(path.name + PART)
+    try:
+        with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
+            had = iter(partial(file.read, 1 << 18), b"")
+            for piece in checked(digest, had, lambda: fetch(file.tell())):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except CorruptStore:
+        part.unlink()
+        raise
+    except OSError as error:
+        part.unlink()
+        raise storage_full(part, error) from error
+    sync_folder(path.parent)
+    return path
 
 
 def _sound(folder: Path, digest: str) -> Path | None:

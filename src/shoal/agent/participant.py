@@ -1,13 +1,13 @@
 """Carrying out one assignment, up to the moment before anything leaves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.agent.data import OwnerData
 from shoal.agent.distributions import count
 from shoal.agent.evaluating import measured, subject
-from shoal.agent.home import AgentHome
+from shoal.agent.home import AgentHome, Fetch
 from shoal.agent.policy import Policy
 from shoal.agent.settings import LocalSettings
 from shoal.agent.work import Result, check, measure, trained
@@ -19,7 +19,7 @@ from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree
 from shoal.core.types import Assignment
 from shoal.wire.http import Connection
-from shoal.wire.models import FileTree, checked, fetch_tree, file_size, open_tree
+from shoal.wire.models import FileTree, fetch_tree, file_size, open_tree
 
 if TYPE_CHECKING:
     from shoal.agent.training import Training
@@ -170,5 +170,5 @@ class Participant:
     def _kept(self, digest: str, most: int) -> Path:
         return self._home.blob(digest) or self._home.keep_blob(digest, self._fetched(digest, most))
 
-    def _fetched(self, digest: str, most: int) -> Iterator[bytes]:
-        return checked(digest, self._connection.stream(digest, most))
+    def _fetched(self, digest: str, most: int) -> Fetch:
+        return lambda start: self._connection.stream(digest, most, start)

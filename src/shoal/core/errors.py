@@ -28,6 +28,7 @@ ShoalError
 │   ├── TooSlow          408      a body did not arrive in the time it may take
 │   ├── TooLarge         413      a header or body over its cap
 │   ├── UnknownEncoding  415      a compressed body
+│   ├── OutOfRange       416      a part of a blob that it does not have
 │   ├── RefusedUpdate    422      the update is not what the task asks for
 │   ├── WrongProtocol    426      client and coordinator speak other versions
 │   └── Unavailable      503      try again after a while
@@ -241,6 +242,14 @@ class UnknownEncoding(RequestError):
 
     code = "unknown_encoding"
     status = 415
+
+
+class OutOfRange(RequestError):
+    """A range that begins behind the last byte; there are `size`."""
+
+    code = "out_of_range"
+    status = 416
+    size: int = 0
 
 
 class RefusedUpdate(RequestError):

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from shoal.core.errors import BadRequest, Conflict, NotFound, ShoalError, UnknownEncoding, WrongOffset
+from shoal.core.errors import BadRequest, Conflict, NotFound, OutOfRange, ShoalError, UnknownEncoding, WrongOffset
 from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec
 from shoal.rounds.record import RoundRecord
@@ -163,6 +163,8 @@ async def _refused(request: Request, error: Exception) -> Response:
         headers["Accept-Encoding"] = "identity"  # what would be taken (RFC 9110, 15.5.16)
     if isinstance(error, WrongOffset):
         headers[OFFSET] = str(error.offset)
+    if isinstance(error, OutOfRange):
+        headers["Content-Range"] = f"bytes */{error.size}"
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of the body is not waited for (RFC 9110, 15.5.9)
     return Response(encode(message), error.status, headers, media_type="application/json")

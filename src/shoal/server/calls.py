@@ -11,9 +11,8 @@ from shoal.core.errors import BadRequest, TooLarge, TooSlow, UnknownEncoding
 from shoal.server.auth import wrong_protocol
 from shoal.server.coordinator import Coordinator
 from shoal.store.store import DeviceRecord
-from shoal.wire.digests import read_digest_field
+from shoal.wire.digests import CONTENT_DIGEST, read_digest_field
 from shoal.wire.messages import HELD, MAX_MESSAGE, PROTOCOL, SPOKEN, Greeting, decode, encode
-from shoal.wire.signing import DIGEST
 
 T = TypeVar("T")
 
@@ -112,8 +111,8 @@ def _too_slow(received: int) -> TooSlow:
 
 async def digested(request: Request, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Pass a body on. Raises BadRequest behind its last piece when it is not what its Content-Digest says, if any."""
-    field = request.headers.get(DIGEST)
-    expected = None if field is None else read_digest_field(DIGEST, field)
+    field = request.headers.get(CONTENT_DIGEST)
+    expected = None if field is None else read_digest_field(CONTENT_DIGEST, field)
     found = hashlib.sha256()
     async for piece in pieces:
         if expected is not None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 
 import structlog
 
@@ -22,6 +23,7 @@ from shoal.server.space import UNMEASURED, Room
 from shoal.server.storage import Storage
 from shoal.server.tasks import Tasks
 from shoal.server.uploading import Uploading
+from shoal.server.variants import Variants
 from shoal.store.store import Blobs, Store
 from shoal.store.uploads import MemoryUploads, Uploads
 
@@ -44,6 +46,7 @@ class Coordinator:
         metrics: Metrics | None = None,
         uploads: Uploads | None = None,
         key: ReceiptKey | None = None,
+        variants: Path | None = None,
     ) -> None:
         self.storage = Storage(store, blobs)
         self.metrics = metrics or Metrics()
@@ -52,11 +55,12 @@ class Coordinator:
         self.clock = clock
         self.bell = Bell()
         self.arrivals = Arrivals()
+        self.variants = Variants(variants, blobs)
         self.uploading = Uploading(uploads or MemoryUploads())
         self.tasks = Tasks(self.storage, self.arrivals, self.bell, clock, self.metrics)
         self.devices = Devices(self.tasks, self.storage, self.identities, self.bell, clock)
         self.housekeeping = Housekeeping(
-            self.storage, self.tasks, self.arrivals, self.identities, clock, limits, measured
+            self.storage, self.tasks, self.arrivals, self.identities, clock, limits, measured, self.variants
         )
         self.promotions = Promotions(self.tasks, self.storage, clock)
         self._sweeper: asyncio.Task[None] | None = None

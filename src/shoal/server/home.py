@@ -11,6 +11,7 @@ from shoal.core.errors import ConfigurationError
 DATABASE = "shoal.db"
 BLOBS = "blobs"
 UPLOADS = "uploads"
+VARIANTS = "variants"
 KEY = "receipts.key"
 LOCK = "lock"
 

@@ -15,6 +15,7 @@ from shoal.server.running import RunningTask
 from shoal.server.space import Place, Room, Space
 from shoal.server.storage import Storage
 from shoal.server.tasks import Tasks
+from shoal.server.variants import Variants
 from shoal.store.store import Stored
 
 HOUR = 3600.0
@@ -39,12 +40,14 @@ class Housekeeping:
         clock: Callable[[], float],
         limits: Limits,
         measured: Callable[[], Room],
+        variants: Variants,
     ) -> None:
         self.limits = limits
         self.space = Space(measured, limits)
         self.pins = {(stream, number) for stream, number in storage.store.pins()}
         self.removed = 0
         self._storage = storage
+        self._variants = variants
         self._tasks = tasks
         self._arrivals = arrivals
         self._identities = identities
@@ -160,6 +163,7 @@ class Housekeeping:
     def _delete(self, digests: tuple[str, ...]) -> None:
         for digest in digests:
             self._storage.blobs.delete(digest)
+            self._variants.forget(digest)
 
     async def _remove(self, digests: Iterable[str], remove: Callable[[tuple[str, ...]], None]) -> None:
         doomed = tuple(digests)

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from shoal.core.errors import ConfigurationError
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
-from shoal.server.home import BLOBS, DATABASE, KEY, UPLOADS, sharing
+from shoal.server.home import BLOBS, DATABASE, KEY, UPLOADS, VARIANTS, sharing
 from shoal.server.key import load_key
 from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
@@ -69,6 +69,7 @@ def open_coordinator(home: Path, limits: Limits = Limits()) -> Coordinator:  # n
             metrics=metrics,
             uploads=FolderUploads(home / UPLOADS),
             key=load_key(home / KEY),
+            variants=home / VARIANTS,
         )
     except OSError as error:
         raise ConfigurationError(

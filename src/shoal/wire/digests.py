@@ -1,4 +1,4 @@
-"""Reading SHA-256 digests in header fields (RFC 9530), as `sha-256=:BASE64:`; `wire.signing` writes them."""
+"""SHA-256 digests in header fields (RFC 9530): `Content-Digest` and `Repr-Digest`, as `sha-256=:BASE64:`."""
 
 import base64
 import binascii
@@ -6,10 +6,18 @@ import re
 
 from shoal.core.errors import BadRequest
 
+CONTENT_DIGEST = "Content-Digest"
+"""Header: the digest of the bytes in this very body."""
+
 REPR_DIGEST = "Repr-Digest"
 """Header: the digest of the whole of which the body may be a part."""
 
 _MEMBER = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]{0,88}):")
+
+
+def digest_field(digest: bytes) -> str:
+    """Return the field value for a SHA-256 of 32 bytes."""
+    return f"sha-256=:{base64.b64encode(digest).decode()}:"
 
 
 def read_digest_field(name: str, value: str) -> bytes:

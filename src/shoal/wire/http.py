@@ -11,8 +11,9 @@ from typing import Any, Self, TypeVar
 import httpcore
 import httpx
 
-from shoal.core.errors import BadRequest, Unreachable
+from shoal.core.errors import Unreachable
 from shoal.wire.answers import address, bearer, read, refusal, seconds, whole
+from shoal.wire.downloads import fields, pieces, resumed
 from shoal.wire.messages import HELD, PROTOCOL, SPOKEN, encode
 from shoal.wire.route import Proxy, proxy_for, trust
 
@@ -149,8 +150,8 @@ class Connection:
     """A caller's line to one coordinator.
 
     Every call has a deadline. An answer other than 2xx raises the error that its code names (core.errors), no answer
-    raises Unreachable, one that is no coordinator's NotACoordinator. Nothing that arrives is inflated. Raises
-    ConfigurationError for an address or a token that cannot be one.
+    raises Unreachable, one that is no coordinator's NotACoordinator. Nothing is inflated but blobs, under their cap.
+    Raises ConfigurationError for an address or a token that cannot be one.
 
     Proxies and authorities are those of the environment (`wire.route`); `ca` is a further bundle of
     certificates to trust. `transport` replaces the network in tests; it stays open when the connection closes.
@@ -208,8 +209,8 @@ class Connection:
         """Send a file, of which little is in memory at once, and read the reply."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(body.stat().st_size)}
         with body.open("rb", buffering=0) as file:
-            pieces = iter(partial(file.read, UPLOAD_BYTES), b"")
-            return read(self._send("POST", path, pieces, headers), reply, self.url)
+            parts = iter(partial(file.read, UPLOAD_BYTES), b"")
+            return read(self._send("POST", path, parts, headers), reply, self.url)
 
     def transfer(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> httpx.Headers:
         """Send bytes and return the head of an answer that says all in it."""
@@ -219,19 +220,20 @@ class Connection:
         """Return a blob of at most `most` bytes."""
         return b"".join(self.stream(digest, most))
 
-    def stream(self, digest: str, most: int) -> Iterator[bytes]:
-        """Yield a blob in pieces; raises BadRequest once it is longer than `most` bytes."""
+    def stream(self, digest: str, most: int, start: int = 0) -> Iterator[bytes]:
+        """Yield a blob in pieces from an offset on, inflated; goes on by itself when the line breaks.
+
+        Raises BadRequest once the blob is longer than `most` bytes, Unreachable when nothing comes any more.
+        """
+        return resumed(lambda at: self._pieces(digest, most, at), start)
+
+    def _pieces(self, digest: str, most: int, start: int) -> Iterator[bytes]:
         started = time.perf_counter()
-        received = 0
         try:
-            with self._client.stream("GET", f"/v1/blobs/{digest}") as response:
-                if response.status_code != httpx.codes.OK:
+            with self._client.stream("GET", f"/v1/blobs/{digest}", headers=fields(digest, start)) as response:
+                if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
                     raise refusal(response, whole(response), self.url)
-                for piece in response.iter_raw():
-                    received += len(piece)
-                    if received > most:
-                        raise BadRequest(f"blob {digest} is longer than {most} bytes", "check the task's sizes")
-                    yield piece
+                yield from pieces(response, digest, start, most)
         except httpx.TransportError as error:
             raise self._unreachable("GET", f"/v1/blobs/{digest}", error) from error
         finally:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,14 +53,20 @@ def file_size(arrays: Mapping[str, ArraySpec]) -> int:
 
 def check_digest(digest: str, data: bytes) -> None:
     """Raise CorruptStore for bytes whose SHA-256 is another one."""
-    for _ in checked(digest, [data]):
+    for _ in checked(digest, [data], tuple):
         pass
 
 
-def checked(digest: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield pieces as they come. Raises CorruptStore behind the last one when their SHA-256 is another one."""
+def checked(digest: str, had: Iterable[bytes], rest: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
+    """Yield the rest as it comes, behind what was had before.
+
+    Raises CorruptStore behind the last piece when the SHA-256 of all together is another one.
+    """
     found, size = hashlib.sha256(), 0
-    for piece in pieces:
+    for piece in had:
+        found.update(piece)
+        size += len(piece)
+    for piece in rest():
         found.update(piece)
         size += len(piece)
         yield piece

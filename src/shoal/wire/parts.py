@@ -6,9 +6,8 @@ from pathlib import Path
 
 from shoal.core.errors import BadRequest, NotFound, Unavailable, Unreachable, WrongOffset
 from shoal.core.receipt import Receipt
-from shoal.wire import signing
 from shoal.wire.codec import frame, head_length, read_head
-from shoal.wire.digests import REPR_DIGEST
+from shoal.wire.digests import CONTENT_DIGEST, REPR_DIGEST, digest_field
 from shoal.wire.http import Connection
 from shoal.wire.messages import ReportHead
 from shoal.wire.resumable import COMPLETE, LENGTH, NO, OFFSET, PARTIAL, YES, read_count
@@ -75,7 +74,7 @@ class _Upload:
             stalled, offset = stands == offset, stands
 
     def _begin(self) -> int:
-        repr_digest = signing.content_digest(bytes.fromhex(self.head.digest))
+        repr_digest = digest_field(bytes.fromhex(self.head.digest))
         fields = {LENGTH: str(self.head.size), REPR_DIGEST: repr_digest, COMPLETE: NO}
         return read_count(OFFSET, self.connection.transfer("POST", self.path, b"", fields).get(OFFSET))
 
@@ -87,6 +86,6 @@ class _Upload:
             "Content-Type": PARTIAL,
             OFFSET: str(offset),
             COMPLETE: YES if offset + len(part) == self.head.size else NO,
-            signing.DIGEST: signing.content_digest(sha256(part).digest()),
+            CONTENT_DIGEST: digest_field(sha256(part).digest()),
         }
         return read_count(OFFSET, self.connection.transfer("PATCH", self.path, part, fields).get(OFFSET))
