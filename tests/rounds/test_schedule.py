@@ -1,6 +1,8 @@
 """When rounds open and when devices may come: times are numbers that each test picks."""
 
 from dataclasses import replace
+from datetime import datetime, tzinfo
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -11,7 +13,7 @@ from shoal.core.task import ArraySpec, RoundPlan, TaskSpec
 from shoal.rounds.effects import Assign, Wait
 from shoal.rounds.events import CheckedIn, Committed, Published, Reported
 from shoal.rounds.pace import Population, mean_delay, retry_after, spread
-from shoal.rounds.schedule import check_cron, next_opening, share, until_window
+from shoal.rounds.schedule import check_schedule, next_opening, share, until_window
 from shoal.rounds.state import TaskState
 from shoal.store.events import decode_state, encode_state
 
@@ -57,7 +59,7 @@ def test_cron_opens_rounds_in_utc():
 @pytest.mark.parametrize("cron", ["soon", "0 25 * * *", "0 0 30 2 *"])
 def test_a_cron_expression_that_never_comes_true_is_refused(cron: str):
     with pytest.raises(TaskError, match="cron="):
-        check_cron(Schedule(cron=cron))
+        check_schedule(Schedule(cron=cron))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +110,8 @@ def test_a_device_rests_between_two_rounds_while_another_works():
         ({"every": 1.0, "cron": "* * * * *"}, "and cron="),
         ({"window": "9-17"}, "window='9-17'"),
         ({"window": "09:00-09:00"}, "window="),
-        ({"time_zone": "mars"}, "mars"),
-        ({"time_zone": "device"}, "no window"),
+        ({"time_zone": "device"}, "no time of day"),
+        ({"separation": -1.0}, "separation=-1"),
         ({"jitter": 5.0}, "jitter=5"),
     ],
 )
@@ -156,3 +158,80 @@ def test_a_population_is_those_of_today_or_yesterday():
     population.arrived("ann", 2 * DAY)
     population.arrived("ann", 4 * DAY)
     assert population.active == 1
+
+
+BERLIN, CLOCK = ZoneInfo("Europe/Berlin"), "%a %d %b %H:%M %Z"
+
+
+def at(text: str, zone: tzinfo = BERLIN) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=zone).timestamp()
+
+
+def test_cron_follows_summer_time_where_the_zone_has_one():
+    schedule = Schedule(cron="0 3 * * *", time_zone="Europe/Berlin")
+    times, now = [], at("2026-03-27T12:00")
+    for _ in range(3):
+        now = next_opening(schedule, now, now)
+        times.append(datetime.fromtimestamp(now, BERLIN).strftime(CLOCK))
+    assert times == ["Sat 28 Mar 03:00 CET", "Sun 29 Mar 03:00 CEST", "Mon 30 Mar 03:00 CEST"]
+    # the night in which half past two is there twice, and the one in which it is not
+    for day, found in (("2026-10-24", "Sun 25 Oct 02:30 CEST"), ("2026-03-28", "Sun 29 Mar 03:00 CEST")):
+        half_past_two = Schedule(cron="30 2 * * *", time_zone="Europe/Berlin")
+        opens = next_opening(half_past_two, 0.0, at(f"{day}T12:00"))
+        assert datetime.fromtimestamp(opens, BERLIN).strftime(CLOCK) == found
+        assert next_opening(half_past_two, opens, opens) - opens > 20 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("now", "hours"),
+    [
+        ("2026-01-15T12:00", 10.0),
+        ("2026-03-28T23:00", 0.0),
+        ("2026-03-29T06:00", 16.0),
+        ("2026-10-24T06:30", 15.5),
+        ("2026-10-25T05:59", 0.0),
+    ],
+)
+def test_a_window_is_in_the_time_of_a_named_zone(now: str, hours: float):
+    assert until_window(Schedule(window="22:00-06:00", time_zone="Europe/Berlin"), at(now), 9 * HOUR) == hours * HOUR
+
+
+def test_a_window_that_opens_after_the_clock_changed_is_an_hour_nearer_or_further():
+    schedule = Schedule(window="12:00-13:00", time_zone="Europe/Berlin")
+    assert until_window(schedule, at("2026-03-28T20:00"), 0.0) == 15 * HOUR
+    assert until_window(schedule, at("2026-10-24T20:00"), 0.0) == 17 * HOUR
+    # in a window that begins in the missing hour, work begins when the clock jumps over it
+    night = Schedule(window="02:30-05:00", time_zone="Europe/Berlin")
+    assert until_window(night, at("2026-03-29T01:00"), 0.0) <= 1.5 * HOUR
+    assert until_window(night, at("2026-03-29T03:10"), 0.0) == 0.0
+
+
+def test_cron_in_the_time_of_the_device_opens_for_each_at_its_own_hour():
+    state = begun(Schedule(cron="0 3 * * *", time_zone="device"), now=0.0)
+    assert check_in(state, "tokyo", 0.0, 9 * HOUR).assignment  # three at night was long ago there
+    state = begun(Schedule(cron="0 3 * * *", time_zone="device"), now=4 * HOUR)
+    waits = {name: check_in(state, name, 4 * HOUR, offset * HOUR) for name, offset in (("tokyo", 9), ("lima", -5))}
+    assert {name: wait.retry_after / HOUR for name, wait in waits.items()} == {"tokyo": 14.0, "lima": 28.0}
+    given = check_in(state, "tokyo", 18 * HOUR, 9 * HOUR)
+    assert isinstance(given, Assign)
+    again = check_in(state, "tokyo", 18 * HOUR + 1.0, 9 * HOUR)
+    assert again == given
+    state.handle(Reported(given.assignment.id, "tokyo", "u", 1, 1), 18 * HOUR + 2.0)
+    state.handle(Committed(1, 1, "v1", ""), 18 * HOUR + 3.0)
+    assert check_in(state, "tokyo", 19 * HOUR, 9 * HOUR).retry_after == 23 * HOUR
+
+
+@pytest.mark.parametrize("zone", ["Europe/Atlantis", "../etc/passwd", "", "/etc/localtime"])
+def test_a_zone_that_there_is_not_is_refused(zone: str):
+    with pytest.raises(TaskError, match="time zone"):
+        check_schedule(Schedule(window="22:00-06:00", time_zone=zone))
+
+
+def test_a_device_rests_after_its_work_for_another_task():
+    state = begun(Schedule(separation=HOUR))
+    [told] = state.handle(CheckedIn("ann", 0.0, 600.0), 1200.0)
+    assert told == Wait("ann", "this device worked for another task less than 3600 s ago", 3000.0)
+    [given] = state.handle(CheckedIn("ann", 0.0, 600.0), 4200.0)
+    assert isinstance(given, Assign)
+    [free] = begun(Schedule(separation=HOUR)).handle(CheckedIn("ann"), 1.0)
+    assert isinstance(free, Assign)

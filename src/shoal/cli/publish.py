@@ -21,10 +21,10 @@ from shoal.cli.round_options import (
     Minimum,
     Patience,
     Period,
+    Separation,
     StopMetric,
-    TimeZone,
     Window,
-    ZoneOfWindow,
+    ZoneOfTimes,
     early_stop,
     schedule_of,
 )
@@ -84,9 +84,10 @@ def publish(
     every: Every = 0.0,
     cron: Cron = "",
     window: Window = "",
-    time_zone: ZoneOfWindow = TimeZone.UTC,
+    time_zone: ZoneOfTimes = "utc",
     jitter: Jitter = 0.0,
     period: Period = 0.0,
+    separation: Separation = 0.0,
     serve: Serve = Promotion.ALWAYS,
     canary: Fraction = 0.1,
     guard: Guard = "loss",
@@ -112,7 +113,7 @@ def publish(
         from shoal.agent.code import load_task
         from shoal.researcher.coordinator import Coordinator
 
-    schedule = schedule_of(every, cron, window, time_zone, jitter, period)
+    schedule = schedule_of(every, cron, window, time_zone, jitter, period, separation)
     trial = canary_of(canary, guard, tolerance, guard_higher, guard_devices, guard_rows, guard_deadline)
     task = load_task(code, features)
     if initial is not None:

@@ -48,25 +48,25 @@ def early_stop(metric: str | None, patience: int, improvement: float, higher: bo
     return None if metric is None else EarlyStop(metric, patience, improvement, "higher" if higher else "lower")
 
 
-class TimeZone(StrEnum):
-    """Whose time a window is in."""
-
-    UTC = "utc"
-    DEVICE = "device"
-
-
 Every = Annotated[float, typer.Option(min=0.0, help="Seconds from the opening of one round to that of the next.")]
-Cron = Annotated[str, typer.Option(metavar="FIELDS", help="When rounds open, in UTC, such as '0 3 * * 1-5'.")]
+Cron = Annotated[str, typer.Option(metavar="FIELDS", help="When rounds open, such as '0 3 * * 1-5'.")]
 Window = Annotated[
     str, typer.Option(metavar="HH:MM-HH:MM", help="The part of each day in which devices get work: 22:00-06:00.")
 ]
 Jitter = Annotated[float, typer.Option(min=0.0, help="Seconds over which devices come after a round opens.")]
 Period = Annotated[float, typer.Option(min=0.0, help="Least seconds from one work of a device to its next.")]
-ZoneOfWindow = Annotated[TimeZone, typer.Option(help="Whose time --window is in.")]
+Separation = Annotated[
+    float, typer.Option(min=0.0, help="Least seconds from a device's work for another task to its work for this one.")
+]
+ZoneOfTimes = Annotated[
+    str, typer.Option("--time-zone", metavar="ZONE", help="Of --cron and --window: utc, device or as Europe/Berlin.")
+]
 
 
-def schedule_of(every: float, cron: str, window: str, zone: TimeZone, jitter: float, period: float) -> "Schedule":
+def schedule_of(
+    every: float, cron: str, window: str, zone: str, jitter: float, period: float, separation: float
+) -> "Schedule":
     """Return the schedule that the options make."""
     from shoal.core.schedule import Schedule
 
-    return Schedule(every, cron, window, zone.value, jitter, period)
+    return Schedule(every, cron, window, zone, jitter, period, separation)

@@ -2,11 +2,8 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from shoal.core.errors import TaskError
-
-TimeZone: TypeAlias = Literal["device", "utc"]
 
 DAY = 86400.0
 CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
@@ -17,31 +14,33 @@ class Schedule:
     """When rounds open and who may take part then. Times are seconds; 0 and "" ask nothing.
 
     A round opens at once when the one before is done, or every `every` seconds counted from the publication, or at the
-    times of the `cron` expression, in UTC. `window` such as "22:00-06:00" is the part of each day in which devices get
-    work, in the `time_zone` of the device or in UTC. Each device comes at a moment of its own in the `jitter` seconds
-    after a round opens. A device gets work again `period` seconds after it last got some, at the earliest.
+    times of the `cron` expression. `window` such as "22:00-06:00" is the part of each day in which devices get work.
+    Both are in the `time_zone`: "utc", a name of the IANA database such as "Europe/Berlin" with its summer time, or
+    "device", where a round opens for each device at its own time of day. Each device comes at a moment of its own in
+    the `jitter` seconds after a round opens. A device gets work again `period` seconds after it last got some of this
+    task, and `separation` seconds after it last got some of any other, at the earliest.
     """
 
     every: float = 0.0
     cron: str = ""
     window: str = ""
-    time_zone: TimeZone = "utc"
+    time_zone: str = "utc"
     jitter: float = 0.0
     period: float = 0.0
+    separation: float = 0.0
 
     def __post_init__(self) -> None:
-        times = (self.every, self.jitter, self.period)
+        times = (self.every, self.jitter, self.period, self.separation)
         if not all(0 <= time < 1e9 for time in times):
             raise TaskError(
-                f"schedule with every={self.every}, jitter={self.jitter}, period={self.period}",
+                f"schedule with every={self.every}, jitter={self.jitter}, period={self.period}, "
+                f"separation={self.separation}",
                 "give seconds that are not negative",
             )
         if self.every and self.cron:
             raise TaskError(f"schedule with every={self.every:g} and cron={self.cron!r}", "give one of the two")
-        if self.time_zone not in ("device", "utc"):
-            raise TaskError(f"schedule in the time zone {self.time_zone!r}", 'give "device" or "utc"')
-        if self.time_zone == "device" and not self.window:
-            raise TaskError('schedule with time_zone="device" and no window', "rounds open in UTC: give a window too")
+        if self.time_zone != "utc" and not (self.window or self.cron):
+            raise TaskError(f"schedule with time_zone={self.time_zone!r} and no time of day", "give a window or cron")
         if self.jitter and not self.opens_rounds:
             raise TaskError(f"schedule with jitter={self.jitter:g} and nothing to open rounds", "give every or cron")
         if self.window:

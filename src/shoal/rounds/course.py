@@ -20,7 +20,7 @@ def enter(state: "TaskState", update: Counted, now: float) -> None:
     """Count an accepted update in the round that is collecting."""
     state.record.count(update.size, update.costs, carried=update.round != state.round)
     if state.opened is None:
-        state.opened = max(state.moment(now), state.opens)
+        state.opened = max(state.moment(now), schedule.earliest(state.spec.schedule, state.opens))
 
 
 def close_if_full(state: "TaskState", now: float) -> list[Effect]:
@@ -119,7 +119,7 @@ def open_round(state: "TaskState", number: int, attempt: int, now: float) -> lis
     at_work = state.buffer or (state.spec.plan.buffered and state.roster.offered)
     if attempt == 1:
         state.opens = schedule.next_opening(state.spec.schedule, state.opens, now)
-    state.opened = max(state.moment(now), state.opens) if at_work else None
+    state.opened = max(state.moment(now), schedule.earliest(state.spec.schedule, state.opens)) if at_work else None
     state.records.append(new_record(state, now))
     for update in state.buffer[: state.spec.plan.goal]:
         enter(state, update, now)

@@ -32,7 +32,7 @@ def check_in(state: "TaskState", event: CheckedIn, now: float) -> list[Effect]:
     if held is not None and held.state is LeaseState.OFFERED:
         return [Assign(held.assignment, state.spec.plan.lease)]
     if held is not None and held.state in DONE:
-        return [Wait(device, f"already {held.state} in round {state.round}", _until_next_round(state, now))]
+        return [Wait(device, f"already {held.state} in round {state.round}", _until_next_round(state, event, now))]
     early = not_yet(state, event, now)
     if early is not None:
         return [Wait(device, *early)]
@@ -68,10 +68,13 @@ def _until_deadline(state: "TaskState", now: float) -> float:
     return min(RETRY_AFTER, max(0.0, state.deadline - now))
 
 
-def _until_next_round(state: "TaskState", now: float) -> float:
-    if not state.spec.schedule.opens_rounds:
+def _until_next_round(state: "TaskState", event: CheckedIn, now: float) -> float:
+    plan = state.spec.schedule
+    if not plan.opens_rounds:
         return _until_deadline(state, now)
-    return schedule.next_opening(state.spec.schedule, state.opens, now) - now
+    place = (state.spec.seed, state.round + 1, event.device)
+    opens = schedule.next_opening(plan, state.opens, now)
+    return max(0.0, schedule.turn(plan, opens, place, event.utc_offset) - now)
 
 
 def _assign(state: "TaskState", device: str, held: Lease | None, now: float) -> Assign:

@@ -20,10 +20,14 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class CheckedIn:
-    """A device offers to work; its own time is `utc_offset` seconds ahead of UTC."""
+    """A device offers to work; its own time is `utc_offset` seconds ahead of UTC.
+
+    `elsewhere` is when it last got work of another task, in seconds since 1970, where this matters.
+    """
 
     device: str
     utc_offset: float = 0.0
+    elsewhere: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

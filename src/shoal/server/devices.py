@@ -15,6 +15,7 @@ from shoal.rounds.events import CheckedIn, Late, Rejected, Released, Renewed, Re
 from shoal.rounds.pace import Population, retry_after
 from shoal.rounds.schedule import share
 from shoal.rounds.state import RETRY_AFTER, LeaseState
+from shoal.server.apart import Apart
 from shoal.server.auth import Identities
 from shoal.server.bell import Bell
 from shoal.server.promotions import latest_for
@@ -42,6 +43,7 @@ class Devices:
         self._identities = identities
         self._bell = bell
         self._clock = clock
+        self._apart = Apart(tasks, storage)
         self.population = Population.of(storage.store.seen(), clock())
 
     async def check_in(self, device: DeviceRecord, request: CheckInRequest) -> tuple[CheckInReply, float]:
@@ -66,12 +68,15 @@ class Devices:
 
     async def _offer(self, device: DeviceRecord, request: CheckInRequest) -> CheckInReply:
         waits: list[Wait] = []
-        offer = CheckedIn(device.name, _offset(request))
         for task in self._fitting(device.name, request):
+            separation = task.state.spec.schedule.separation
+            elsewhere = self._apart.elsewhere(device.name, task.task, separation)
+            offer = CheckedIn(device.name, _offset(request), elsewhere)
             for effect in await task.handle(offer):
                 match effect:
                     case Assign(assignment, lease):
                         self._tasks.turns.served(device.name, task.task)
+                        self._apart.worked(device.name, task.task, self._clock())
                         reached("after_assign")
                         return CheckInReply(assignment, lease, 0.0, "", self._clock())
                     case Wait():

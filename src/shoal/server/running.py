@@ -93,6 +93,11 @@ class RunningTask:
         return effects
 
     @property
+    def position(self) -> int:
+        """How many events the stream has."""
+        return self._position
+
+    @property
     def stopped(self) -> bool:
         """Whether the task takes no more events here."""
         return bool(self._broken)

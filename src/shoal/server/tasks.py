@@ -11,7 +11,7 @@ from shoal.core.types import ModelVersion
 from shoal.rounds.events import Cancelled, Extended, Paused, Published, Resumed
 from shoal.rounds.fairness import Turns
 from shoal.rounds.record import RoundRecord
-from shoal.rounds.schedule import check_cron
+from shoal.rounds.schedule import check_schedule
 from shoal.rounds.state import LeaseState, Phase
 from shoal.server.arrivals import Arrivals
 from shoal.server.bell import Bell
@@ -76,7 +76,7 @@ class Tasks(Mapping[str, RunningTask]):
         registry.aggregator(spec.aggregator)
         registry.server_optimizer(spec.server)
         registry.check_servable(spec)
-        check_cron(spec.schedule)
+        check_schedule(spec.schedule)
         async with contextlib.AsyncExitStack() as kept:
             for digest in sorted({spec.initial, spec.frozen, spec.golden} - {""}):
                 await kept.enter_async_context(self._arrivals.coming(digest))
