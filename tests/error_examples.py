@@ -25,6 +25,10 @@ from shoal.core.schema import RowSchema, check_rows
 from shoal.core.task import ArraySpec, Component, RoundPlan
 from shoal.core.tree import encode
 from shoal.data import read_csv
+from shoal.plan.graph import Operation, Program, Value
+from shoal.plan.onnx import onnx_model
+from shoal.plan.run import Plan, from_bytes, load
+from shoal.plan.selftest import proved
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
 from shoal.server.key import ReceiptKey
@@ -52,6 +56,7 @@ EXAMPLES: dict[str, Example] = {}
 DATABASES = {"newer_database", "older_database"}
 """Those that open a real database."""
 
+PLANS = Path(__file__).parent / "plan" / "plans"
 FIRST = Path(__file__).parent / "store" / "schemas"
 
 
@@ -155,6 +160,24 @@ def _(_: Path) -> None:
     made = compile_task(line_task(), rounds=1, plan=RoundPlan(1, 1))
     arrays = {**made.spec.arrays, "layers.0.weight": ArraySpec((8, 3), "float32")}
     check_code(line_task(), replace(made.spec, arrays=arrays), made.initial, made.frozen, made.golden)
+
+
+@example("not_exportable")
+def _(_: Path) -> None:
+    place, found = "in module 'head' at boston.py:12", Value((3,), "int64")
+    operation = Operation("aten.nonzero.default", (), {}, (found,), place)
+    onnx_model("train", Program({}, {"loss": found}, (operation,)))
+
+
+@example("plan")
+def _(_: Path) -> None:
+    from_bytes(encode({}))
+
+
+@example("runtime_mismatch")
+def _(_: Path) -> None:
+    plan = load(PLANS / "mlp-sgd.plan")
+    proved(Plan(plan.manifest, plan.graphs, {**plan.golden, "loss": plan.golden["loss"] + 1}))
 
 
 @example("storage_full")

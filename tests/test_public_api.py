@@ -43,6 +43,7 @@ PUBLIC = [
     "fedper",
     "fedprox",
     "fedyogi",
+    "plan",
     "scaffold",
     "sgd",
     "simulate",

@@ -45,7 +45,7 @@ _PUBLIC = {
     "sgd": "shoal.algorithms.local",
     "simulate": "shoal.simulation.simulate",
 }
-_MODULES = ("data", "testing")
+_MODULES = ("data", "plan", "testing")
 
 __all__ = [*_PUBLIC, *_MODULES]
 

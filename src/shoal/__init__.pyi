@@ -1,4 +1,5 @@
 from shoal import data as data
+from shoal import plan as plan
 from shoal import testing as testing
 from shoal.agent.conditions import Conditions as Conditions
 from shoal.agent.device import Device as Device

@@ -15,6 +15,9 @@ ShoalError
 │   ├── UnsupportedArray          a dtype or shape that cannot travel
 │   ├── SimulationOnly            a strategy that devices cannot carry out
 │   ├── CodeMismatch              installed code is not the task's model
+│   ├── NotExportable             a model, loss or operator that cannot be part of a plan
+│   ├── PlanError                 a plan that cannot be used
+│   ├── RuntimeMismatch           no runtime here computes a plan's golden step
 │   └── NotFinite                 training produced NaN or infinity
 ├── RequestError                  the coordinator will not serve this request
 │   ├── BadRequest       400      the message cannot be read
@@ -150,6 +153,24 @@ class CodeMismatch(TaskError):
     """The code an owner installed is not the model that the task describes."""
 
     code = "code_mismatch"
+
+
+class NotExportable(TaskError):
+    """A model, a loss or an operator that cannot be part of a plan; the problem names module and line."""
+
+    code = "not_exportable"
+
+
+class PlanError(TaskError):
+    """A plan that cannot be read, holds what none may, or is not for the task's model."""
+
+    code = "plan"
+
+
+class RuntimeMismatch(TaskError):
+    """No runtime of this device computes a plan's golden step as torch did, so it does not train."""
+
+    code = "runtime_mismatch"
 
 
 class NotFinite(TaskError):

@@ -1,0 +1,1 @@
+"""From core operators of torch to ONNX, one function for each."""
