@@ -24,6 +24,15 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class SizedSource(Source, Protocol):
+    """A source that knows how many rows its clients have without loading them; the largest then train first."""
+
+    def sizes(self, names: Sequence[str]) -> Sequence[int]:
+        """Return how many rows some clients have."""
+        ...
+
+
 Clients: TypeAlias = Source | Mapping[str, Any] | Sequence[Any]
 
 
@@ -68,9 +77,9 @@ def source_of(clients: Clients) -> Source:
     return source
 
 
-def sizes_of(source: Source, names: Sequence[str]) -> list[int] | None:
+def sizes_of(source: Source, names: Sequence[str]) -> Sequence[int] | None:
     """Return how many rows some clients have, if that is known before they are loaded."""
-    return source.sizes(names) if isinstance(source, Loaded) else None
+    return source.sizes(names) if isinstance(source, SizedSource) else None
 
 
 def load(source: Source, jobs: Sequence[tuple[str, str, int]]) -> list[ClientData]:

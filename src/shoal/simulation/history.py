@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from importlib import import_module
 from typing import Any, overload
 
 from shoal.core.errors import ConfigurationError
+from shoal.core.optional import installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,3 @@ class History(Sequence[Row]):
 
 def _shown(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)[:12]
-
-
-def installed(name: str) -> Any:
-    """Import an optional package. Raises ConfigurationError, saying how to install it, without it."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise ConfigurationError(f"{package} is not installed", f"pip install {package}") from error

@@ -12,10 +12,10 @@ import torch
 
 from shoal.algorithms import registry
 from shoal.core.errors import ConfigurationError, ShoalError, TaskError
+from shoal.core.optional import installed
 from shoal.core.task import LocalPlan, TaskSpec
 from shoal.core.tree import Tree
 from shoal.simulation.crew import Alone, Chunk, Part, merged
-from shoal.simulation.history import installed
 
 PATIENCE = 120.0
 """Seconds after which an actor that has not started, or a chunk that nobody has finished, counts as lost."""

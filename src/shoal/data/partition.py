@@ -4,27 +4,32 @@ Every function takes (x, y) and returns a Partition, which `shoal.simulate` take
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal.core.errors import ConfigurationError, DataError, NoRows
+from shoal.core.optional import installed
 from shoal.core.seeds import derive
 from shoal.core.tree import Array
-from shoal.simulation.history import installed
 
 Pair = tuple[Array, Array]
 
 
-class Partition(Mapping[str, Pair]):
-    """Clients by name, each with its rows (x, y); `labels` are those of the whole data set."""
+MOST_LABELS = 30
+"""Kinds of labels that a plot tells apart."""
 
-    def __init__(self, parts: Mapping[str, Pair]) -> None:
+
+class Partition(Mapping[str, Pair]):
+    """Clients by name, each with its rows (x, y); `plot` draws the `shown`: their labels, or their features."""
+
+    def __init__(self, parts: Mapping[str, Pair], shown: Literal["labels", "features"] = "labels") -> None:
         empty = next((name for name, (x, _) in parts.items() if len(x) == 0), None)
         if empty is not None:
             raise NoRows(f"client {empty!r} of a partition has no rows", "use fewer clients, or a milder skew")
         self._parts = dict(parts)
+        self._shown = shown
 
     def __getitem__(self, name: str) -> Pair:
         """Return a client's rows."""
@@ -47,17 +52,34 @@ class Partition(Mapping[str, Pair]):
         return labels, np.array([[np.count_nonzero(y == label) for label in labels] for _, y in self._parts.values()])
 
     def plot(self) -> Any:
-        """Draw how many rows of which label every client has, and return matplotlib's axes."""
-        pyplot = installed("matplotlib.pyplot")
+        """Draw how many rows of which label every client has, and return matplotlib's axes.
+
+        Of more than thirty labels, as in regression, only the rows are drawn; of shifted features their means.
+        """
+        _, axes = installed("matplotlib.pyplot").subplots()
+        if self._shown == "features":
+            self._plot_features(axes)
+        else:
+            self._plot_labels(axes)
+        return axes
+
+    def _plot_labels(self, axes: Any) -> None:
         labels, counts = self.counts()
-        _, axes = pyplot.subplots()
+        if len(labels) > MOST_LABELS:
+            labels, counts = np.array(["all"]), counts.sum(axis=1, keepdims=True)
         bottom = np.zeros(len(counts))
         for column, label in enumerate(labels):
             axes.bar(list(self._parts), counts[:, column], bottom=bottom, label=str(label))
             bottom += counts[:, column]
         axes.set_ylabel("rows")
         axes.legend(title="label")
-        return axes
+
+    def _plot_features(self, axes: Any) -> None:
+        means = np.array([x.reshape(len(x), -1)[:, :2].mean(axis=0) for x, _ in self._parts.values()])
+        for name, point in zip(self._parts, means, strict=True):
+            axes.plot(point[0], point[-1], "o", label=name)
+        axes.set_xlabel("mean of the first feature")
+        axes.set_ylabel("mean of the second feature")
 
 
 def iid(x: Array, y: Array, clients: int, *, seed: int = 0) -> Partition:
@@ -126,7 +148,7 @@ def feature_shift(partition: Partition, *, deviation: float, seed: int = 0) -> P
         scale = np.exp(deviation * draw.standard_normal(x.shape[1:]))
         shift = deviation * draw.standard_normal(x.shape[1:])
         shifted[name] = ((x * scale + shift).astype(x.dtype), y)
-    return Partition(shifted)
+    return Partition(shifted, shown="features")
 
 
 def _draws(seed: int, kind: str, x: Array, y: Array, needed: int) -> np.random.Generator:

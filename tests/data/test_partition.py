@@ -8,8 +8,8 @@ import pytest
 import shoal
 from shoal import LocalPlan
 from shoal.core.errors import ConfigurationError, DataError, NoRows
-from shoal.simulation import partition
-from shoal.simulation.partition import Partition
+from shoal.data import partition
+from shoal.data.partition import Partition
 from tests.simulation.cohorts import regression_task
 
 Y = np.repeat(np.arange(10), 30)
@@ -91,3 +91,28 @@ def test_a_partition_is_simulated():
     parts = partition.by_quantity(X / 1e3, y, 8, alpha=1.0, least=2)
     run = shoal.simulate(regression_task(LocalPlan(batch_size=8)), parts, rounds=2, trainer="vmapped")
     assert run.history[-1].loss < run.history[0].loss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", [3, 200])
+def test_every_partition_draws_itself(labels: int):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    x, y = np.random.default_rng(0).standard_normal((300, 2)), np.arange(300) % labels
+    even = partition.iid(x, y, 5)
+    for part in (
+        even,
+        partition.dirichlet(x, y, 5, alpha=5.0),
+        partition.shards(x, y, 5),
+        partition.by_quantity(x, y, 5, alpha=1.0),
+        partition.by_id(x, y, np.arange(300) % 4),
+    ):
+        axes = part.plot()
+        bars = sum(len(container) for container in axes.containers)
+        assert bars == len(part) * (labels if labels <= 30 else 1)
+        assert sum(bar.get_height() for bar in axes.patches) == 300
+    shifted = partition.feature_shift(even, deviation=0.5)
+    assert len(shifted.plot().lines) == 5
+    pyplot.close("all")
