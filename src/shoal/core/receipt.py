@@ -1,9 +1,9 @@
 """The receipt of an update: it stands alone, since errors carry it and trees raise errors."""
 
-from dataclasses import dataclass
+from shoal.core.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Receipt:
     """Proof that an update is durable: which assignment, and the digest of the bytes that were kept.
 

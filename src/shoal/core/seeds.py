@@ -14,7 +14,7 @@ def derive(*parts: int | str) -> int:
 
     An assignment's seed is `derive(task seed, round, device name)`; a retried lease keeps it.
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    text = "\x1f".join([f"{type(part).__name__}:{part}" for part in parts])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> (64 - SEED_BITS)
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shoal.core.tree import Tree
+from shoal.core.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Assignment:
     """One device's lease on a round: train from `version`, report before `deadline`.
 

@@ -19,7 +19,7 @@ def assignment_of(
     """
     number, attempt, device = place
     turns = (turn,) if turn else ()
-    identity = "/".join(map(str, (task, *place, *turns)))
+    identity = f"{task}/{number}/{attempt}/{device}" + (f"/{turn}" if turn else "")
     return Assignment(
         id=hashlib.sha256(identity.encode()).hexdigest()[:24],
         task=task,

@@ -1,6 +1,5 @@
 """What devices say to a task, and what it answers."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shoal.algorithms.buffered import staleness_weight
@@ -124,7 +123,7 @@ def renew(state: "TaskState", event: Renewed, now: float) -> list[Effect]:
     if lease is None or lease.state is LeaseState.EXPIRED or not takes(state, lease, now):
         return [gone(event.assignment, state.round)]
     if lease.state is LeaseState.OFFERED:
-        state.roster.put(event.device, replace(lease, expires=state.moment(now) + state.spec.plan.lease))
+        state.roster.put(event.device, Lease(lease.assignment, lease.state, state.moment(now) + state.spec.plan.lease))
         state.changes += 1
     return [Extend(event.assignment, now + state.spec.plan.lease)]
 
@@ -183,7 +182,7 @@ def report(state: "TaskState", event: Reported, now: float) -> list[Effect]:
         return [gone(event.assignment, state.round)]
     update = _counted(state, event, lease.assignment, now)
     state.buffer.append(update)
-    state.receipts[event.assignment] = update.receipt
+    receipt = state.receipts[event.assignment] = update.receipt
     if event.origin is not None:
         state.owners[event.device] = event.origin
     _recover(state, lease)
@@ -191,7 +190,7 @@ def report(state: "TaskState", event: Reported, now: float) -> list[Effect]:
     state.changes += 1
     if state.phase is Phase.COLLECTING:
         course.enter(state, update, now)
-    return [Accept(update.receipt), *course.close_if_full(state, now)]
+    return [Accept(receipt), *course.close_if_full(state, now)]
 
 
 def _counted(state: "TaskState", event: Reported, part: Assignment, now: float) -> Counted:

@@ -16,13 +16,13 @@ def not_yet(state: "TaskState", event: CheckedIn, now: float) -> tuple[str, floa
     opens = schedule.turn(plan, state.opens, (state.spec.seed, state.round, event.device), event.utc_offset)
     if now < opens:
         return f"round {state.round} has not opened for this device", opens - now
-    rested = state.served.get(event.device, -plan.period) + plan.period
+    rested = state.served.get(event.device, -plan.period) + plan.period if plan.period else now
     if now < rested:
         return f"this device works once in {plan.period:g} s", rested - now
     apart = (event.elsewhere or -math.inf) + plan.separation
     if now < apart:
         return f"this device worked for another task less than {plan.separation:g} s ago", apart - now
-    closed = schedule.until_window(plan, now, event.utc_offset)
+    closed = schedule.until_window(plan, now, event.utc_offset) if plan.window else 0.0
     return (f"outside of {plan.window} ({plan.time_zone} time)", closed) if closed else None
 
 

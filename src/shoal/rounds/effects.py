@@ -5,9 +5,10 @@ from typing import TypeAlias
 
 from shoal.core.receipt import Receipt
 from shoal.core.types import Assignment, ModelVersion
+from shoal.core.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Assign:
     """Send this assignment to its device."""
 
@@ -15,7 +16,7 @@ class Assign:
     lease: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wait:
     """There is nothing to do for this device now; it may ask again after `retry_after` seconds."""
 
@@ -24,14 +25,14 @@ class Wait:
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Accept:
     """The update counts: give its device this receipt, once event and bytes are durable."""
 
     receipt: Receipt
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refuse:
     """Turn the message away: `code` is that of an error in core.errors."""
 
@@ -42,7 +43,7 @@ class Refuse:
     receipt: Receipt | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Extend:
     """A lease was extended until `until`."""
 
@@ -50,7 +51,7 @@ class Extend:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Contribution:
     """One accepted update of a round, by digest."""
 

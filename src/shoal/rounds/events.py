@@ -8,6 +8,7 @@ from shoal.core.origin import Origin
 from shoal.core.serving import Canary
 from shoal.core.task import TaskSpec
 from shoal.core.types import Costs
+from shoal.core.value import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Published:
     spec: TaskSpec
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CheckedIn:
     """A device offers to work; its own time is `utc_offset` seconds ahead of UTC.
 
@@ -48,7 +49,7 @@ class Released:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reported:
     """A device's update arrived, passed its checks and is durable with this event; `origin` is its own word."""
 
@@ -218,7 +219,7 @@ Event: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recorded:
     """An event as it stands in a stream: what happened, and when (seconds since 1970)."""
 

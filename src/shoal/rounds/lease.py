@@ -3,11 +3,12 @@
 import heapq
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shoal.core.receipt import Receipt
 from shoal.core.types import Assignment, Costs
+from shoal.core.value import value
 
 
 class LeaseState(StrEnum):
@@ -26,7 +27,7 @@ class LeaseState(StrEnum):
         return self in (LeaseState.OFFERED, LeaseState.EXPIRED)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lease:
     """One device's part in a round."""
 
@@ -36,7 +37,7 @@ class Lease:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Counted:
     """An accepted update: `weight` as it enters the sum, `full` as the device gave it."""
 
@@ -68,8 +69,9 @@ class Roster:
         # No fields: they follow from the leases, so they are neither compared nor stored.
         self._offered = 0
         self._due: list[tuple[float, str]] = []
-        for device, lease in self.held.items():
-            self._index(device, lease)
+        held, self.held = self.held, {}
+        for device, lease in held.items():
+            self.put(device, lease)
 
     @property
     def offered(self) -> int:
@@ -82,18 +84,23 @@ class Roster:
 
     def put(self, device: str, lease: Lease) -> None:
         """Give a device a lease, or replace the one it has."""
-        self._unindex(device)
+        former = self.held.get(device)
+        if former is not None and former.state is LeaseState.OFFERED:
+            self._offered -= 1
         self.held[device] = lease
-        self._index(device, lease)
+        if lease.state is LeaseState.OFFERED:
+            self._offered += 1
+            heapq.heappush(self._due, (lease.expires, device))
 
     def mark(self, device: str, state: LeaseState, reason: str = "") -> None:
         """Change where a device's lease stands."""
-        self.put(device, replace(self.held[device], state=state, reason=reason))
+        held = self.held[device]
+        self.put(device, Lease(held.assignment, state, held.expires, reason))
 
     def remove(self, device: str) -> None:
         """Forget a device's lease."""
-        self._unindex(device)
-        del self.held[device]
+        if self.held.pop(device).state is LeaseState.OFFERED:
+            self._offered -= 1
 
     def clear(self) -> None:
         """Forget all leases."""
@@ -103,7 +110,7 @@ class Roster:
         """Give everybody at work more time."""
         for device, lease in list(self.held.items()):
             if lease.state is LeaseState.OFFERED:
-                self.put(device, replace(lease, expires=lease.expires + seconds))
+                self.put(device, Lease(lease.assignment, lease.state, lease.expires + seconds, lease.reason))
 
     def next_expiry(self) -> float:
         """Return when the next lease of a device at work ends; infinity when nobody is."""
@@ -119,13 +126,3 @@ class Roster:
     def _stale(self, expires: float, device: str) -> bool:
         lease = self.held.get(device)
         return lease is None or lease.state is not LeaseState.OFFERED or lease.expires != expires
-
-    def _index(self, device: str, lease: Lease) -> None:
-        if lease.state is LeaseState.OFFERED:
-            self._offered += 1
-            heapq.heappush(self._due, (lease.expires, device))
-
-    def _unindex(self, device: str) -> None:
-        former = self.held.get(device)
-        if former is not None and former.state is LeaseState.OFFERED:
-            self._offered -= 1

@@ -15,4 +15,4 @@ class Phase(StrEnum):
     @property
     def over(self) -> bool:
         """Whether the task has ended."""
-        return self in (Phase.FINISHED, Phase.FAILED, Phase.CANCELLED)
+        return self is not Phase.COLLECTING and self is not Phase.COMMITTING

@@ -175,16 +175,16 @@ class TaskState:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event and return what must happen because of it."""
-        if not isinstance(event, Reported):
+        if self.opened is not None and now < self.opened and not isinstance(event, Reported):
             # a report that is refused must leave no trace: stores take every Reported for an accepted one
             rebase(self, now)
         match event:
             case CheckedIn():
                 return devices.check_in(self, event, now)
-            case Renewed():
-                return devices.renew(self, event, now)
             case Reported():
                 return devices.report(self, event, now)
+            case Renewed():
+                return devices.renew(self, event, now)
             case Released():
                 return devices.release(self, event)
             case Extended():
