@@ -1,5 +1,6 @@
 """The life of a round as its callers see it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -164,3 +165,16 @@ def test_blocks_give_the_bits_of_the_whole(served: Served, large: bool, monkeypa
     whole, kept = advance(made.arrays, START, combined, server, server.init(trainable(made.arrays, START)))
     assert version.digest == digest(whole)
     assert version.checkpoint == digest(kept)
+
+
+def test_a_device_that_leaves_is_let_go_at_once(served: Served) -> None:
+    served.publish(spec(goal=1))
+    served.check_in("alice")
+    served.device("bob")
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(served.check_in, "bob", wait=30.0)
+        while not served.coordinator.bell.waiting:
+            assert not held.done()
+        assert served.call("bob", "DELETE", "/v1/devices/me").status_code == 200
+        answer = held.result(10)
+    assert answer.assignment is None

@@ -24,21 +24,43 @@ DONE = (LeaseState.ACCEPTED, LeaseState.RELEASED, LeaseState.REJECTED)
 
 def check_in(state: "TaskState", event: CheckedIn, now: float) -> list[Effect]:
     """Give a device its assignment, the same one again on a repeat, or say when to come back."""
-    device, closed = event.device, _closed(state, now)
+    closed = _closed(state, now)
     if closed is not None:
-        return [Wait(device, *closed)]
-    held = state.roster.get(device)
+        return [Wait(event.device, *closed)]
+    held = state.roster.get(event.device)
     if held is not None and held.state is LeaseState.OFFERED:
         return [Assign(held.assignment, state.spec.plan.lease)]
+    unwanted = _unwanted(state, event, held, now)
+    return [_assign(state, event.device, held, now) if unwanted is None else Wait(event.device, *unwanted)]
+
+
+def wants(state: "TaskState", event: CheckedIn, now: float) -> bool:
+    """Whether a device that checks in now would get work."""
+    held = state.roster.get(event.device)
+    return _closed(state, now) is None and (
+        (held is not None and held.state is LeaseState.OFFERED) or _unwanted(state, event, held, now) is None
+    )
+
+
+def free(state: "TaskState", now: float) -> int:
+    """Return for how many more devices there is work now."""
+    # where cron is in the devices' own time, each knows its own opening
+    early = now < state.opens and state.spec.schedule.time_zone == "utc"
+    if early or _closed(state, now) is not None:
+        return 0
+    return max(0, state.record.places - _taken(state))
+
+
+def _unwanted(state: "TaskState", event: CheckedIn, held: Lease | None, now: float) -> tuple[str, float] | None:
     if held is not None and held.state in DONE:
-        return [Wait(device, f"already {held.state} in round {state.round}", _until_next_round(state, event, now))]
+        return f"already {held.state} in round {state.round}", _until_next_round(state, event, now)
     early = not_yet(state, event, now)
     if early is not None:
-        return [Wait(device, *early)]
+        return early
     wanted = state.record.places
     if _taken(state) >= wanted:
-        return [Wait(device, f"round {state.round} has its {wanted} devices", _until_deadline(state, now))]
-    return [_assign(state, device, held, now)]
+        return f"round {state.round} has its {wanted} devices", _until_deadline(state, now)
+    return None
 
 
 def _closed(state: "TaskState", now: float) -> tuple[str, float] | None:

@@ -158,6 +158,14 @@ class TaskState:
         lease = self.lease(assignment, device)
         return lease is not None and devices.takes(self, lease, now)
 
+    def wants(self, event: CheckedIn, now: float) -> bool:
+        """Whether a device that checks in would get work; nothing changes."""
+        return devices.wants(self, event, now)
+
+    def free(self, now: float) -> int:
+        """Return for how many more devices there is work."""
+        return devices.free(self, now)
+
     def next_timer(self) -> float | None:
         """Return the earliest time at which `Ticked` would change something, or None."""
         if self.phase is not Phase.COLLECTING or self.opened is None or self.paused is not None:

@@ -11,7 +11,6 @@ import structlog
 from shoal.core.errors import ShoalError
 from shoal.server.arrivals import Arrivals
 from shoal.server.auth import Identities
-from shoal.server.bell import Bell
 from shoal.server.devices import Devices
 from shoal.server.housekeeping import Housekeeping
 from shoal.server.key import ReceiptKey
@@ -21,6 +20,7 @@ from shoal.server.promotions import Promotions
 from shoal.server.running import RunningTask
 from shoal.server.space import UNMEASURED, Room
 from shoal.server.storage import Storage
+from shoal.server.summons import Line
 from shoal.server.tasks import Tasks
 from shoal.server.uploading import Uploading
 from shoal.server.variants import Variants
@@ -53,7 +53,7 @@ class Coordinator:
         self.identities = Identities.load(store)
         self.key = key or ReceiptKey()
         self.clock = clock
-        self.bell = Bell()
+        self.bell = Line()
         self.arrivals = Arrivals()
         self.variants = Variants(variants, blobs)
         self.uploading = Uploading(uploads or MemoryUploads())
@@ -94,6 +94,7 @@ class Coordinator:
     async def _tick(self, task: RunningTask) -> bool:
         try:
             await task.tick()
+            self.tasks.call(task)
         except ShoalError as error:
             log.error("timer failed", task=task.task, problem=error.problem)
             return False

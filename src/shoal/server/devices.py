@@ -7,20 +7,19 @@ from dataclasses import replace
 
 from shoal.core.errors import Conflict, Gone, RefusedUpdate, from_code
 from shoal.core.receipt import Receipt
-from shoal.core.schedule import DAY
 from shoal.core.task import TaskSpec
 from shoal.rounds.answers import repeated
 from shoal.rounds.effects import Accept, Assign, Effect, Extend, Refuse, Wait
-from shoal.rounds.events import CheckedIn, Late, Rejected, Released, Renewed, Reported
+from shoal.rounds.events import Late, Rejected, Released, Renewed, Reported
 from shoal.rounds.pace import Population, retry_after
 from shoal.rounds.schedule import share
 from shoal.rounds.state import RETRY_AFTER, LeaseState
 from shoal.server.apart import Apart
 from shoal.server.auth import Identities
-from shoal.server.bell import Bell
 from shoal.server.promotions import latest_for
 from shoal.server.running import RunningTask
 from shoal.server.storage import Storage, TreeFile
+from shoal.server.summons import Line, fits, offered
 from shoal.server.tasks import Tasks
 from shoal.server.verify import check_report
 from shoal.store.failpoints import reached
@@ -36,7 +35,7 @@ class Devices:
     """The devices' side of the tasks of one home."""
 
     def __init__(
-        self, tasks: Tasks, storage: Storage, identities: Identities, bell: Bell, clock: Callable[[], float]
+        self, tasks: Tasks, storage: Storage, identities: Identities, bell: Line, clock: Callable[[], float]
     ) -> None:
         self._tasks = tasks
         self._storage = storage
@@ -48,15 +47,28 @@ class Devices:
 
     async def check_in(self, device: DeviceRecord, request: CheckInRequest) -> tuple[CheckInReply, float]:
         """Return an assignment, or none after `request.wait` seconds; and for how long the call was held."""
-        held = 0.0
         self.population.arrived(device.name, self._clock())
-        reply = self._nothing(RETRY_AFTER, "no task here wants this device")
-        async for waited in self._bell.rings(min(request.wait, MAX_WAIT)):
-            held = waited
-            reply = await self._offer(device, request)
-            if reply.assignment is not None:
-                break
+        seconds = min(request.wait, MAX_WAIT)
+        if seconds > 0:
+            reply, held = await self._stand_by(device, request, seconds)
+        else:
+            reply, held = await self._offer(device, request), 0.0
         return replace(reply, versions=self._served(device.name, request)), held
+
+    async def _stand_by(
+        self, device: DeviceRecord, request: CheckInRequest, seconds: float
+    ) -> tuple[CheckInReply, float]:
+        waited = 0.0
+        with self._bell.in_line(device.name, replace(request, wait=0.0)) as place:
+            while True:
+                place.called.clear()
+                reply = await self._offer(device, request)
+                if reply.assignment is not None or place.over:
+                    return reply, waited
+                held = await self._bell.called(place, seconds - waited)
+                if held is None or place.over:
+                    return reply, seconds if held is None else waited + held
+                waited += held
 
     def _served(self, device: str, request: CheckInRequest) -> tuple[LatestReply, ...]:
         named = ((task.state.spec.name, task) for task in self._tasks.values())
@@ -71,7 +83,7 @@ class Devices:
         for task in self._fitting(device.name, request):
             separation = task.state.spec.schedule.separation
             elsewhere = self._apart.elsewhere(device.name, task.task, separation)
-            offer = CheckedIn(device.name, _offset(request), elsewhere)
+            offer = offered(device.name, request, elsewhere)
             for effect in await task.handle(offer):
                 match effect:
                     case Assign(assignment, lease):
@@ -101,7 +113,7 @@ class Devices:
         fitting = {
             name: task
             for name, task in self._tasks.items()
-            if not task.state.phase.over and _fits(task.state.spec, device, request)
+            if not task.state.phase.over and fits(task.state.spec, device, request)
         }
         # a device that has work already gets it again, whichever task is served next
         held = [name for name, task in fitting.items() if _at_work(task, device)]
@@ -170,6 +182,7 @@ class Devices:
     async def dismiss(self, device: DeviceRecord, reason: str) -> None:
         """Let a device go: its places are free at once, and it is revoked."""
         self._identities.leave(device, self._clock())
+        self._bell.dismiss(device.name)
         for task in self._tasks.values():
             lease = task.state.leases.get(device.name)
             if lease is not None and lease.state is LeaseState.OFFERED:
@@ -210,24 +223,9 @@ class Devices:
             await task.handle(Released(assignment, device.name, told.reason[:500], told.again))
 
 
-def _offset(request: CheckInRequest) -> float:
-    # what a device says of its clock only moves windows, by a day at most
-    return request.utc_offset if abs(request.utc_offset) <= DAY else 0.0
-
-
 def _at_work(task: RunningTask, device: str) -> bool:
     lease = task.state.leases.get(device)
     return lease is not None and lease.state is LeaseState.OFFERED
-
-
-def _fits(spec: TaskSpec, device: str, request: CheckInRequest) -> bool:
-    if spec.cohort is not None and not spec.cohort.holds(device):
-        return False
-    if spec.kind == "training":
-        return spec.name in request.training
-    if spec.kind == "evaluation":
-        return request.evaluation and spec.subject is not None and spec.subject.name in request.training
-    return request.statistics and (not spec.checks or spec.checks in request.training)
 
 
 async def _verify(spec: TaskSpec, head: ReportHead, file: TreeFile) -> None:

@@ -40,7 +40,7 @@ class RunningTask:
         task: str,
         storage: Storage,
         clock: Callable[[], float],
-        changed: Callable[[], None],
+        changed: Callable[["RunningTask"], None],
         forget: Callable[[tuple[str, ...]], Awaitable[None]],
         journal: Journal,
     ) -> None:
@@ -126,7 +126,7 @@ class RunningTask:
         if not self._broken:
             self._broken = "another coordinator leads it now"
             log.error("task left to another coordinator", task=self.task, problem=error.problem)
-            self._changed()
+            self._changed(self)
 
     def _carry_out(self, effects: list[Effect], pause: float = 0.0) -> None:
         for effect in effects:
@@ -137,8 +137,7 @@ class RunningTask:
                     self._start(self._discard(digests))
                 case _:
                     pass
-        if effects:
-            self._changed()
+        self._changed(self)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

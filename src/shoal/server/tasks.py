@@ -14,12 +14,12 @@ from shoal.rounds.record import RoundRecord
 from shoal.rounds.schedule import check_schedule
 from shoal.rounds.state import LeaseState, Phase
 from shoal.server.arrivals import Arrivals
-from shoal.server.bell import Bell
 from shoal.server.journal import Journal
 from shoal.server.metrics import Metrics
 from shoal.server.retention import updates
 from shoal.server.running import RunningTask
 from shoal.server.storage import Storage
+from shoal.server.summons import Line, Summons
 from shoal.server.verify import check_file
 from shoal.wire.messages import MAX_WAIT, TaskStatus, VersionsReply
 
@@ -31,7 +31,7 @@ class Tasks(Mapping[str, RunningTask]):
     """Every task of one home by its id, oldest first, and what people do with them."""
 
     def __init__(
-        self, storage: Storage, arrivals: Arrivals, bell: Bell, clock: Callable[[], float], metrics: Metrics
+        self, storage: Storage, arrivals: Arrivals, bell: Line, clock: Callable[[], float], metrics: Metrics
     ) -> None:
         self._storage = storage
         self._arrivals = arrivals
@@ -39,6 +39,7 @@ class Tasks(Mapping[str, RunningTask]):
         self._clock = clock
         self._metrics = metrics
         self._running: dict[str, RunningTask] = {}
+        self._summons: dict[str, Summons] = {}
         self.turns = Turns()
 
     def __getitem__(self, task: str) -> RunningTask:
@@ -59,7 +60,18 @@ class Tasks(Mapping[str, RunningTask]):
 
     def _open(self, stream: str) -> RunningTask:
         journal = Journal(self._metrics, stream, stream.rpartition("-")[0])
-        return RunningTask(stream, self._storage, self._clock, self._bell.ring, self.forget, journal)
+        self._summons[stream] = Summons(self._bell, self._clock)
+        return RunningTask(stream, self._storage, self._clock, self.look, self.forget, journal)
+
+    def look(self, task: RunningTask) -> None:
+        """Tell those who follow that a task may have changed, and call the devices that it has places for."""
+        self._bell.ring()
+        self.call(task)
+
+    def call(self, task: RunningTask) -> None:
+        """Call the devices that a task has places for, which may be because a time has come."""
+        if not task.stopped:
+            self._summons[task.task].look(task.state)
 
     def find(self, name: str) -> RunningTask:
         """Return a task by its id, or the newest of a name. Raises NotFound."""
@@ -94,7 +106,7 @@ class Tasks(Mapping[str, RunningTask]):
         await running.begin(Published(running.task, spec))
         self._running[running.task] = running
         self.turns.forget(name for name, task in self._running.items() if task.state.phase.over)
-        self._bell.ring()
+        self.look(running)
         return self.status(running)
 
     async def cancel(self, name: str, reason: str) -> TaskStatus:
@@ -124,7 +136,7 @@ class Tasks(Mapping[str, RunningTask]):
         if phase.over and not (isinstance(event, Extended) and phase is Phase.FINISHED):
             raise Conflict(f"task {task.task!r} is {phase}", "publish it again")
         await task.handle(event)
-        self._bell.ring()
+        self.look(task)
         return self.status(task)
 
     def rounds(self, name: str) -> list[RoundRecord]:
