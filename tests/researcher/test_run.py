@@ -83,10 +83,19 @@ def test_a_cancelled_task_ends_with_its_reason(federation: Federation):
         list(run.follow())
 
 
+def test_a_publish_whose_reply_was_lost_may_be_repeated(federation: Federation):
+    lost = Faulty(federation.transport, "/v1/tasks", [httpx.ReadError("lost")], after=True)
+    with Coordinator.connect(URL, token=federation.admin, transport=lost) as researcher:
+        with pytest.raises(Unreachable):
+            researcher.publish(line_task(), rounds=2, goal=1)
+        assert researcher.publish(line_task(), rounds=2, goal=1).id == "line-1"
+    assert [status.id for status in federation.researcher.tasks()] == ["line-1"]
+
+
 def test_a_name_that_still_runs_is_not_taken_twice(federation: Federation):
     federation.researcher.publish(line_task(), rounds=2, goal=1)
     with pytest.raises(Conflict, match="still runs"):
-        federation.researcher.publish(line_task(), rounds=2, goal=1)
+        federation.researcher.publish(line_task(), rounds=3, goal=1)
     assert [status.id for status in federation.researcher.tasks()] == ["line-1"]
 
 

@@ -200,7 +200,7 @@ def test_an_unknown_task_names_those_there_are(served: Served) -> None:
 
 def test_names_that_clash(served: Served) -> None:
     served.publish(spec())
-    content = msgspec.json.encode(spec(initial=served.coordinator.tasks["plain-1"].state.spec.initial))
+    content = msgspec.json.encode(spec(seed=7, initial=served.coordinator.tasks["plain-1"].state.spec.initial))
     answer = served.client.post("/v1/tasks", content=content, headers=served.people())
     assert answer.status_code == 409
     served.device("bob")

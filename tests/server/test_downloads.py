@@ -36,6 +36,12 @@ def keep(blobs: MemoryBlobs, data: bytes) -> str:
     return writer.commit()
 
 
+def published(served: Served, data: bytes) -> str:
+    digest = keep(served.coordinator.storage.blobs, data)
+    served.coordinator.housekeeping.sent(digest)
+    return digest
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     clock = ManualClock()
@@ -53,7 +59,7 @@ def get(served: Served, digest: str, method: str = "GET", **headers: str) -> htt
 
 
 def test_a_part_is_206_and_says_of_what(served: Served):
-    digest = keep(served.coordinator.storage.blobs, NOISE)
+    digest = published(served, NOISE)
     answer = get(served, digest, Range="bytes=100-199")
     assert (answer.status_code, answer.content) == (206, NOISE[100:200])
     assert answer.headers["content-range"] == "bytes 100-199/300000"
@@ -66,7 +72,7 @@ def test_a_part_is_206_and_says_of_what(served: Served):
 
 
 def test_all_of_it_may_be_kept_for_ever_and_is_not_sent_to_who_has_it(served: Served):
-    digest = keep(served.coordinator.storage.blobs, NOISE)
+    digest = published(served, NOISE)
     answer = get(served, digest)
     assert (answer.status_code, answer.content, answer.headers["etag"]) == (200, NOISE, etag(digest))
     assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
@@ -78,7 +84,7 @@ def test_all_of_it_may_be_kept_for_ever_and_is_not_sent_to_who_has_it(served: Se
 
 
 def test_what_shrinks_comes_compressed_and_is_compressed_once(served: Served, tmp_path: Path):
-    digest = keep(served.coordinator.storage.blobs, EMPTY)
+    digest = published(served, EMPTY)
     answer = get(served, digest, Accept_Encoding="br, gzip;q=0.5")
     assert answer.headers["content-encoding"] == "gzip"
     assert answer.headers["etag"] == etag(digest, "gzip")
@@ -97,7 +103,7 @@ def test_what_shrinks_comes_compressed_and_is_compressed_once(served: Served, tm
 
 def test_what_does_not_shrink_comes_as_it_is(served: Served, tmp_path: Path):
     for data in (NOISE, bytes(100)):
-        digest = keep(served.coordinator.storage.blobs, data)
+        digest = published(served, data)
         answer = get(served, digest, Accept_Encoding="gzip")
         assert "content-encoding" not in answer.headers
         assert answer.content == data
@@ -120,7 +126,7 @@ def test_variants_stay_under_their_bound_and_the_newest_stay(tmp_path: Path):
 
 
 def test_the_client_inflates_under_its_cap(served: Served):
-    digest = keep(served.coordinator.storage.blobs, EMPTY)
+    digest = published(served, EMPTY)
     with Connection("http://shoal", served.admin, transport=served.client._transport) as line:
         assert line.download(digest, len(EMPTY)) == EMPTY
         with pytest.raises(BadRequest, match="longer than 299999 bytes"):

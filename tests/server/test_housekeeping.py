@@ -57,6 +57,24 @@ def test_a_task_cannot_start_from_a_version_that_was_removed(tmp_path):
         assert (answer.status_code, answer.json()["code"]) == (410, "gone")
 
 
+def test_what_is_published_and_named_by_nothing_goes_after_an_hour(tmp_path):
+    clock = ManualClock()
+    with serving(tmp_path, clock) as served:
+        task = served.publish(spec(rounds=2, goal=1)).id
+        train(served, task, range(1, 2))
+        sent = served.client.post("/v1/blobs", content=b"sent just now", headers=served.people()).json()["digest"]
+    old = clock() - 7200
+    for path in (tmp_path / "blobs" / "published").glob("??/*"):
+        os.utime(path, (old, old))
+    doomed = update(tmp_path, b"a model that no task began with", old, "published")
+    fresh = update(tmp_path, b"a model that came", clock(), "published")
+    (brought,) = (tmp_path / "blobs").glob(f"*/??/{sent}")
+    with serving(tmp_path, clock, devices=served.devices) as again:
+        until(again, task, lambda: again.coordinator.housekeeping.removed == 2)
+        assert statuses(again, task) == [200, 200]
+    assert (doomed.exists(), brought.exists(), fresh.exists()) == (False, False, True)
+
+
 @pytest.mark.slow
 def test_a_pinned_version_stays_until_it_is_unpinned(tmp_path):
     clock, limits = ManualClock(), Limits(keep_versions=1)
@@ -91,14 +109,11 @@ def test_a_viewer_cannot_pin(tmp_path):
 def test_orphans_go_at_the_start_when_they_are_old(tmp_path):
     clock = ManualClock()
     old, young = update(tmp_path, b"old", clock() - 7200), update(tmp_path, b"young", clock() - 60)
-    published = update(tmp_path, b"a model", clock() - 7200, "published")
     with serving(tmp_path, clock) as served:
         until(served, served.publish(spec()).id, lambda: not old.exists())
         assert young.exists()
-        assert published.exists()
         clock.advance(3600)
         until(served, "plain-1", lambda: not young.exists())
-        assert published.exists()
 
 
 def test_small_updates_that_nothing_needs_go_too(tmp_path):

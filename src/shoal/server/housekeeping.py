@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 import structlog
 
 from shoal.core.errors import NotFound
+from shoal.rounds.phase import Phase
 from shoal.server.arrivals import Arrivals
 from shoal.server.auth import Identities
 from shoal.server.limits import Limits
-from shoal.server.retention import Kept, expired, orphans, updates, used
+from shoal.server.retention import Kept, expired, known, orphans, updates, used
 from shoal.server.running import RunningTask
 from shoal.server.space import Place, Room, Space
 from shoal.server.storage import Storage
@@ -70,6 +71,7 @@ class Housekeeping:
         """Remove orphans and old versions, and measure what is left."""
         self._cleaned = self._clock()
         await self._remove_orphans()
+        await self._remove_unnamed()
         await self._remove_versions()
         await self.look()
 
@@ -134,6 +136,19 @@ class Housekeeping:
             (self.pins.add if pinned else self.pins.discard)((task.task, number))
             await asyncio.to_thread(self._storage.store.pin, task.task, number, pinned)
         self._known = -1
+
+    async def _remove_unnamed(self) -> None:
+        """Remove what was published and is named by nothing, such as the model of a task that was never begun."""
+        stored = await asyncio.to_thread(lambda: [*self._storage.blobs.stored("published")])
+        # a round that is being combined may be writing the very bytes that one before a crash left behind
+        if not self._alone or any(task.state.phase is Phase.COMMITTING for task in self._tasks.values()):
+            return
+        needed = {digest for task in self._tasks.values() for digest in known(task.state)}
+        doomed = orphans(stored, needed, self._clock(), self.limits.grace)
+        there = [blob.digest for blob in doomed if self._removable(blob.digest)]
+        await self._remove(there, self._delete)
+        if there:
+            log.info("unnamed blobs removed", blobs=len(there))
 
     def _versions(self) -> int:
         return sum(len(task.state.versions) for task in self._tasks.values())

@@ -51,6 +51,11 @@ def used(state: TaskState) -> set[str]:
     return named(state.spec) | starts | served | {update.version for update in state.buffer}
 
 
+def known(state: TaskState) -> set[str]:
+    """Return the digests of all published blobs that a task ever named, removed or not."""
+    return used(state) | {digest for version in state.versions for digest in _digests(version)}
+
+
 def named(spec: TaskSpec) -> set[str]:
     """Return the digests of the blobs that a task's spec names."""
     return {spec.initial, spec.frozen, spec.golden} - {""}

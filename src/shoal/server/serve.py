@@ -15,13 +15,13 @@ from fastapi import FastAPI
 from shoal.core.errors import ConfigurationError
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
+from shoal.server.heads import HeadsInTime
 from shoal.server.home import BLOBS, DATABASE, KEY, UPLOADS, VARIANTS, sharing
 from shoal.server.key import load_key
 from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
 from shoal.server.page import open_to_browsers
 from shoal.server.space import measure
-from shoal.server.whole import WholeAnswers
 from shoal.store import failpoints
 from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
@@ -124,7 +124,7 @@ def _run(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
-        http=WholeAnswers,
+        http=HeadsInTime,
         ws="none",
     )
     announce(announcement)

@@ -21,7 +21,7 @@ from shoal.server.running import RunningTask
 from shoal.server.storage import Storage
 from shoal.server.summons import Line, Summons
 from shoal.server.verify import check_file
-from shoal.wire.messages import MAX_WAIT, TaskStatus, VersionsReply
+from shoal.wire.messages import MAX_WAIT, TaskStatus, VersionsReply, encode
 
 REFUSED = (LeaseState.RELEASED, LeaseState.REJECTED)
 """What became of work that will not come in this round."""
@@ -41,6 +41,7 @@ class Tasks(Mapping[str, RunningTask]):
         self._running: dict[str, RunningTask] = {}
         self._summons: dict[str, Summons] = {}
         self.turns = Turns()
+        self._publishing = asyncio.Lock()
 
     def __getitem__(self, task: str) -> RunningTask:
         return self._running[task]
@@ -84,7 +85,10 @@ class Tasks(Mapping[str, RunningTask]):
         return named[-1]
 
     async def publish(self, spec: TaskSpec) -> TaskStatus:
-        """Begin a task. Raises Conflict when one of the same name still runs, NotFound for bytes not yet sent."""
+        """Begin a task; a repeat of the one that runs under its name is the same publish, whose reply was lost.
+
+        Raises Conflict when another one of the same name still runs, NotFound for bytes not yet sent.
+        """
         registry.aggregator(spec.aggregator)
         registry.server_optimizer(spec.server)
         registry.check_servable(spec)
@@ -93,12 +97,15 @@ class Tasks(Mapping[str, RunningTask]):
             for digest in sorted({spec.initial, spec.frozen, spec.golden} - {""}):
                 await kept.enter_async_context(self._arrivals.coming(digest))
                 self.present(digest)
-            return await self._begin(spec)
+            async with self._publishing:
+                return await self._begin(spec)
 
     async def _begin(self, spec: TaskSpec) -> TaskStatus:
         check_file(await asyncio.to_thread(self._storage.tree, spec.initial), spec.travelling)
         same = [task for task in self._running.values() if task.state.spec.name == spec.name]
         if same and not same[-1].state.phase.over:
+            if encode(same[-1].state.spec) == encode(spec):
+                return self.status(same[-1])
             raise Conflict(
                 f"task {same[-1].task!r} still runs under the name {spec.name!r}", "cancel it or choose another name"
             )
