@@ -94,5 +94,5 @@ def test_early_stopping_keeps_the_best_version():
     run = shoal.simulate(task, regression_clients(), rounds=50, trainer="vmapped", callbacks=[stopping])
     losses = run.history.column("loss")
     best = losses.index(min(losses))
-    assert (stopping.best_round, len(losses)) == (best + 1, best + 1 + 3)
-    assert digest(stopping.best_params) == run.history[best].digest
+    assert (stopping.best.round, len(losses)) == (best + 1, best + 1 + 3)
+    assert digest(stopping.best.params) == run.history[best].digest

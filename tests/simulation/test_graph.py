@@ -1,5 +1,8 @@
 """A traced step does what the step does, and says so when it cannot."""
 
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +20,7 @@ from shoal.train.cohort import LoopCohort
 from shoal.train.vmapped import VmappedCohort
 from tests.simulation.cohorts import (
     Attention,
+    Recurrent,
     corrected,
     furthest,
     image_clients,
@@ -62,8 +66,9 @@ def test_the_first_round_runs_untraced_and_gives_the_bits_of_vmapped():
 
 
 @pytest.mark.slow
-def test_attention():
-    task = Task("tokens", Attention(), functional.cross_entropy, local=LocalPlan(batch_size=2))
+@pytest.mark.parametrize("make", [lambda: Recurrent(nn.LSTM), lambda: Recurrent(nn.GRU), Attention])
+def test_sequences(make: Callable[[], nn.Module]):
+    task = Task("tokens", make(), functional.cross_entropy, local=LocalPlan(batch_size=2))
     assert furthest(train(LoopCohort(task), task, token_clients()), train(traced(task), task, token_clients())) < 1e-5
 
 
@@ -132,3 +137,25 @@ def test_a_replay_that_differs_is_refused():
 @pytest.mark.parametrize(("live", "wide"), [(1, 13), (13, 13), (14, 26), (99, 100), (100, 100)])
 def test_live_clients_come_in_eighths_of_a_chunk(live: int, wide: int):
     assert graph.bucket(live, 100) == wide
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_a_compiled_step_does_what_the_step_does():
+    if shutil.which("g++") is None:
+        assert os.environ.get("CI") != "true", "install a C++ compiler"
+        pytest.skip("no C++ compiler")
+    task = regression_task(LocalPlan(batch_size=4, optimizer=shoal.sgd(0.05)))
+    compiled = VmappedCohort(task, name="compiled", finish=graph.compiled)
+    clients = regression_clients((8, 8, 8))
+    assert furthest(train(LoopCohort(task), task, clients), train(compiled, task, clients)) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("finish", [None, graph.scripted])
+def test_on_a_gpu(finish: graph.Finish | None):
+    task = regression_task(LocalPlan(epochs=2, batch_size=4, optimizer=shoal.adamw(0.01)))
+    clients = regression_clients((8, 5, 8, 1))
+    gpu = VmappedCohort(task, "cuda", finish=finish)
+    assert furthest(train(LoopCohort(task), task, clients), train(gpu, task, clients)) < 1e-4

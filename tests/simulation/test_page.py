@@ -1,4 +1,4 @@
-"""The program on the page runs."""
+"""The programs on the page run, one after the other."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "simulation.md"
 
 
 @pytest.mark.slow
-def test_the_program_on_the_page_runs():
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+def test_the_programs_on_the_page_run():
     names: dict[str, object] = {}
-    exec(compile(program, str(PAGE), "exec"), names)
-    assert names["run"].history[-1].loss < names["run"].history[0].loss / 4  # type: ignore[attr-defined]
+    programs = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        exec(compile(program, str(PAGE), "exec"), names)
+        assert names["run"].history[-1].loss < names["run"].history[0].loss / 4  # type: ignore[attr-defined]

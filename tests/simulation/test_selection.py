@@ -8,7 +8,7 @@ import pytest
 import shoal
 from shoal import LocalPlan
 from shoal.core.errors import ConfigurationError
-from shoal.simulation.callbacks import EarlyStopping, ProgressBar
+from shoal.simulation.callbacks import EarlyStopping, ProgressBar, progress
 from shoal.simulation.selection import BySize, PowerOfChoice, Selection, Uniform
 from tests.simulation.cohorts import regression_clients, regression_task
 
@@ -48,11 +48,12 @@ def test_power_of_choice_takes_the_highest_losses_and_first_of_all_the_unknown()
         chosen(PowerOfChoice(4))
 
 
-def test_the_progress_bar_is_one_line_and_silent_in_a_file():
-    shown, silent = io.StringIO(), io.StringIO()
-    bars = [ProgressBar(shown, 4, width=8, always=True), ProgressBar(silent, 4)]
+def test_the_progress_bar_is_one_line_in_a_terminal():
+    shown = io.StringIO()
     task = regression_task(LocalPlan(batch_size=4))
-    shoal.simulate(task, regression_clients((4, 4)), rounds=4, trainer="loop", callbacks=bars)
+    shoal.simulate(
+        task, regression_clients((4, 4)), rounds=4, trainer="loop", callbacks=[ProgressBar(shown, 4, width=8)]
+    )
     lines = shown.getvalue().split("\r")
     assert [line[:15] for line in lines[1:]] == [
         "[##------] 1/4 ",
@@ -61,7 +62,10 @@ def test_the_progress_bar_is_one_line_and_silent_in_a_file():
         "[########] 4/4 ",
     ]
     assert shown.getvalue().count("\n") == 1
-    assert silent.getvalue() == ""
+
+
+def test_a_file_gets_no_progress_bar():
+    assert progress(4, io.StringIO()) == []
 
 
 def test_early_stopping_wants_sensible_numbers():

@@ -1,6 +1,5 @@
 """`shoal simulate`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,11 +36,9 @@ def simulate(
         import shoal
         from shoal.agent.code import load_attribute, load_task
         from shoal.core.tree import pieces
-        from shoal.simulation.callbacks import ProgressBar
         from shoal.store.durable import write_durably
 
     file = code.rpartition(":")[0] or code
-    bar = ProgressBar(sys.stderr, rounds)
     run = shoal.simulate(
         load_task(code, 1),
         load_attribute(f"{file}:{clients}"),
@@ -51,7 +48,8 @@ def simulate(
         trainer=trainer,
         workers=int(workers) if workers.isdigit() else workers,  # type: ignore[arg-type]
         ray_address=ray_address,
-        callbacks=[_print_row] if as_json else [bar],
+        callbacks=[_print_row] if as_json else [],
+        show=not as_json,
         checkpoint=checkpoint,
         every=every,
         resume=resume,

@@ -8,6 +8,7 @@ from typing import Literal
 from shoal.algorithms.participation import taking_part
 from shoal.core.errors import ConfigurationError
 from shoal.core.task import RoundPlan
+from shoal.simulation.callbacks import progress
 from shoal.simulation.checkpoint import Saved
 from shoal.simulation.checkpoint import load as load_checkpoint
 from shoal.simulation.chunks import chunk_size
@@ -44,6 +45,7 @@ def simulate(
     population: Population | None = None,
     plan: RoundPlan | None = None,
     ray_address: str | None = None,
+    show: bool = True,
 ) -> SimulatedRun:
     """Train a task over simulated clients and return the run.
 
@@ -62,6 +64,8 @@ def simulate(
     With a `population` the clients are devices in virtual time: they come, train and report as fast as they can, some
     never, and the coordinator's own rounds decide what counts. `plan` says by which rules (deadline, over-selection,
     late updates); a strategy with buffered rounds is simulated over a population always. See `run.rounds`.
+
+    A progress bar is drawn in terminals and notebooks; not with `show=False`.
 
     Raises ConfigurationError, DataError and TaskError for what cannot be simulated, before the first round where it
     can be seen. A client whose loss or update is NaN or infinite is kept out of its round: see `run.failures`.
@@ -84,7 +88,7 @@ def simulate(
         source=source,
         selection=selection or Uniform(),
         hire=_hire(task, compiled, source, workers, device, ray_address),
-        callbacks=callbacks,
+        callbacks=[*(progress(rounds) if show else []), *callbacks],
         test=None if task.test is None else client_data("test", task.test),
         path=None if checkpoint is None else Path(checkpoint),
         every=every,
