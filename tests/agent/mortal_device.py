@@ -77,14 +77,19 @@ def main(url: str, home: str, name: str, place: str) -> None:
         settings=DeviceSettings(),
         transport=transport,
     )
+    if place == "joined":
+        die()
     device.observe(*user_data(name))
     if place == "observed":
         die()
+    loss.armed = place == "personalising"
     device.personalise()
     if place in ("leaving", "left"):
         device.leave()
     loss.armed = place == "training"
     device.sync()
+    if place == "acknowledged":
+        die()
 
 
 if __name__ == "__main__":

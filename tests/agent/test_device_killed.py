@@ -47,7 +47,9 @@ def opened(server: ServerProcess, home: Path, token: str | None = None, name: st
 @pytest.mark.parametrize(
     ("place", "personal", "pending", "accepted"),
     [
+        ("joined", False, 0, 0),
         ("observed", False, 0, 0),
+        ("personalising", False, 0, 0),
         ("training", True, 0, 0),
         ("durable", True, 1, 0),
         ("reported", True, 1, 1),
@@ -60,6 +62,8 @@ def test_a_device_goes_on_where_it_was(
         run = coordinator.publish(offset_task(own=True), rounds=1, goal=1)
         killed(server, tmp_path / "home", place)
         with opened(server, tmp_path / "home") as device:
+            if place == "joined":
+                device.observe(*user_data(place))
             status = device.status()
             assert (status.name, status.examples, status.held_out) == (place, 40, 8)
             assert (status.personal_loss is not None) == personal
@@ -72,6 +76,19 @@ def test_a_device_goes_on_where_it_was(
             assert [(version.number, version.reports) for version in run.follow()] == [(1, 1)]
             assert device.status().released == 1
             assert device.predict(user_data(place)[0]).shape == (40,)
+
+
+def test_a_device_that_dies_after_its_receipt_sends_nothing_twice(server: ServerProcess, tmp_path: Path):
+    with Coordinator.connect(server.url, token=server.admin_token) as coordinator:
+        run = coordinator.publish(offset_task(own=True), rounds=1, goal=1)
+        killed(server, tmp_path / "home", "acknowledged")
+        assert [(version.number, version.reports) for version in run.follow()] == [(1, 1)]
+        with opened(server, tmp_path / "home") as device:
+            status = device.status()
+            assert (status.pending, status.released, status.personal_loss is not None) == (0, 1, True)
+            assert device._personal.now.local.keys() == {"b"}
+            assert not device.sync()
+            assert device.status().version == 1
 
 
 @pytest.mark.parametrize("place", ["leaving", "left"])
