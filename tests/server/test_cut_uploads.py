@@ -16,6 +16,7 @@ from shoal.wire.codec import encode_trees, frame
 from shoal.wire.http import Connection, SocketTransport, Traffic
 from shoal.wire.messages import BlobReply, ReportHead, TaskStatus, VersionsReply
 from shoal.wire.parts import Parts, send_report
+from shoal.wire.source import FileSource
 from tests.server.test_streaming import assigned, enrolled
 
 ELEMENTS = 1 << 20
@@ -66,11 +67,11 @@ def test_a_cut_line_and_a_killed_coordinator_cost_no_byte_twice(tmp_path: Path):
             server.kill()
             server.start("after_part:3")
             with pytest.raises(Unreachable):
-                send_report(bob, assignment, report, PARTS)
+                send_report(bob, assignment, FileSource(report), PARTS)
             assert server.ended(30.0) == EXIT_CODE
             before = line.traffic.bytes_up
             server.start()
-            receipt = send_report(bob, assignment, report, PARTS)
+            receipt = send_report(bob, assignment, FileSource(report), PARTS)
             assert receipt.digest == hashlib.sha256(arrays).hexdigest()
             # three parts were durable when the process died, and maybe the half of the one that was cut
             assert 0 < line.traffic.bytes_up - before < len(arrays) - 3 * PART + 8000

@@ -25,6 +25,7 @@ from shoal.wire.messages import (
     TaskStatus,
     VersionsReply,
 )
+from shoal.wire.source import FileSource
 
 ELEMENTS = 5 << 20
 SIZE = 4 * ELEMENTS
@@ -89,9 +90,9 @@ def test_each_step_of_a_large_round_makes_the_coordinator_grow_by_little(tmp_pat
             growth.peak()
             assert sum(len(piece) for piece in bob.stream(first.version, 2 * SIZE)) > SIZE
             assert growth.peak() < FEW
-            bob.upload_file(f"/v1/assignments/{first.id}/report", body, Receipt)
+            bob.upload_file(f"/v1/assignments/{first.id}/report", FileSource(body), Receipt)
             assert growth.peak() < FEW
-            alice.upload_file(f"/v1/assignments/{second.id}/report", body, Receipt)
+            alice.upload_file(f"/v1/assignments/{second.id}/report", FileSource(body), Receipt)
             path = "/v1/tasks/large/versions?after=0&wait=30"
             (version,) = person.call("GET", path, None, VersionsReply, wait=30.0).versions
             assert growth.peak() < FOLDING

@@ -119,7 +119,7 @@ class Device:
         publishes. Without `name` a new device draws one. `say` is told what is about to be released. Raises Unreachable
         (a first join needs the coordinator), Unauthorised, Conflict (the name is taken), CodeMismatch, WrongKey.
         """
-        opened = AgentHome(Path(home).expanduser())
+        opened = AgentHome(Path(home).expanduser(), Seal(settings.key if settings is not None else None))
         try:
             opened = _left(opened, transport, (settings or DeviceSettings()).ca)
             known = opened.known()
@@ -371,4 +371,4 @@ def _left(home: AgentHome, transport: httpx.BaseTransport | None, ca: Path | str
             agent.close()
     leaving.end(home.path)
     home.close()
-    return AgentHome(home.path)
+    return AgentHome(home.path, home.seal)

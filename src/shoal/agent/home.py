@@ -22,10 +22,13 @@ from typing import Literal, Self, TypeAlias
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from shoal.agent.sealed import Seal
+from shoal.agent.sealed_file import opened, sealed
 from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore
 from shoal.core.receipt import Receipt
 from shoal.store.durable import PARTIAL, append_durably, storage_full, sync_folder, write_durably
 from shoal.wire.models import checked
+from shoal.wire.source import Source
 
 REPORT = ".report"
 PART = ".part"
@@ -80,11 +83,13 @@ class Release:
 class AgentHome:
     """The folder of one device, held by one agent at a time.
 
-    Raises ConfigurationError when another holds it, or when it cannot be written to.
+    `seal` seals what waits to be sent. Raises ConfigurationError when another holds it, or when it cannot be written
+    to.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, seal: Seal = Seal()) -> None:  # noqa: B008  (it never changes)
         self.path = Path(path)
+        self.seal = seal
         try:
             self._open()
         except OSError as error:
@@ -162,15 +167,15 @@ class AgentHome:
 
     def keep_report(self, assignment: str, body: Iterable[bytes | memoryview]) -> None:
         """Make a report durable, before it is sent."""
-        write_durably(self._report(assignment), body, 0o600)
+        write_durably(self._report(assignment), sealed(body, self.seal, assignment), 0o600)
 
     def reports(self) -> list[str]:
         """Return the assignments whose reports have no receipt yet."""
         return sorted(path.name.removesuffix(REPORT) for path in self._outbox.glob(f"*{REPORT}"))
 
-    def report(self, assignment: str) -> Path:
-        """Return the file of a report that is still to be sent."""
-        return self._report(assignment)
+    def report(self, assignment: str) -> Source:
+        """Return a report that is still to be sent."""
+        return opened(self._report(assignment), self.seal, assignment)
 
     def drop_report(self, assignment: str) -> None:
         """Forget a report that has its receipt or that nobody needs."""

@@ -16,6 +16,7 @@ from shoal.wire.answers import address, bearer, read, refusal, seconds, whole
 from shoal.wire.downloads import fields, pieces, resumed
 from shoal.wire.messages import HELD, PROTOCOL, SPOKEN, encode
 from shoal.wire.route import Proxy, proxy_for, trust
+from shoal.wire.source import Source
 
 T = TypeVar("T")
 
@@ -205,10 +206,10 @@ class Connection:
         headers = {"Content-Type": "application/octet-stream"}
         return read(self._send("POST", path, body, headers), reply, self.url)
 
-    def upload_file(self, path: str, body: Path, reply: type[T]) -> T:
-        """Send a file, of which little is in memory at once, and read the reply."""
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(body.stat().st_size)}
-        with body.open("rb", buffering=0) as file:
+    def upload_file(self, path: str, body: Source, reply: type[T]) -> T:
+        """Send what lies on a disk, of which little is in memory at once, and read the reply."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(body.size)}
+        with body.open() as file:
             parts = iter(partial(file.read, UPLOAD_BYTES), b"")
             return read(self._send("POST", path, parts, headers), reply, self.url)
 

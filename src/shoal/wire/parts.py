@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 
 from shoal.core.errors import BadRequest, NotFound, Unavailable, Unreachable, WrongOffset
 from shoal.core.receipt import Receipt
@@ -11,6 +10,7 @@ from shoal.wire.digests import CONTENT_DIGEST, REPR_DIGEST, digest_field
 from shoal.wire.http import Connection
 from shoal.wire.messages import ReportHead
 from shoal.wire.resumable import COMPLETE, LENGTH, NO, OFFSET, PARTIAL, YES, read_count
+from shoal.wire.source import Reader, Source
 
 TRIES = 3
 """How often an upload begins again that the coordinator lost, or whose bytes did not arrive as they were sent."""
@@ -24,7 +24,7 @@ class Parts:
     size: int = 2 << 20
 
 
-def send_report(connection: Connection, assignment: str, report: Path, parts: Parts) -> Receipt:
+def send_report(connection: Connection, assignment: str, report: Source, parts: Parts) -> Receipt:
     """Send a report and return its receipt.
 
     Raises Unreachable when the line broke: whatever arrived is not sent again by the next call.
@@ -45,17 +45,25 @@ def send_report(connection: Connection, assignment: str, report: Path, parts: Pa
     raise Unavailable(f"an upload that began {TRIES} times in vain ({problem})", "it is tried again later")
 
 
-def _head(report: Path) -> tuple[ReportHead, int]:
-    with report.open("rb") as file:
-        length = head_length(file.read(4))
-        return read_head(file.read(length)), 4 + length
+def _head(report: Source) -> tuple[ReportHead, int]:
+    with report.open() as file:
+        length = head_length(_exactly(file, 4))
+        return read_head(_exactly(file, length)), 4 + length
+
+
+def _exactly(file: Reader, count: int) -> bytes:
+    # a raw reader may give fewer bytes than it was asked for
+    data = b""
+    while len(data) < count and (piece := file.read(count - len(data))):
+        data += piece
+    return data
 
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
     connection: Connection
     path: str
-    report: Path
+    report: Source
     start: int
     head: ReportHead
     part: int
@@ -79,9 +87,9 @@ class _Upload:
         return read_count(OFFSET, self.connection.transfer("POST", self.path, b"", fields).get(OFFSET))
 
     def _go_on(self, offset: int) -> int:
-        with self.report.open("rb", buffering=0) as file:
+        with self.report.open() as file:
             file.seek(self.start + offset)
-            part = file.read(self.part)
+            part = _exactly(file, self.part)
         fields = {
             "Content-Type": PARTIAL,
             OFFSET: str(offset),
