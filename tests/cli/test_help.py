@@ -41,6 +41,7 @@ COMMANDS = [
     ("models", "heads"),
     ("models", "promote"),
     ("models", "rollback"),
+    ("models", "rewind"),
     ("models", "note"),
     ("models", "pin"),
     ("models", "unpin"),

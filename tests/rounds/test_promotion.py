@@ -14,12 +14,14 @@ from shoal.rounds.events import (
     CanaryBegan,
     CheckedIn,
     Committed,
+    Extended,
     Guarded,
     GuardPublished,
     Noted,
     Promoted,
     Published,
     Reported,
+    Rewound,
     RolledBack,
     Unfit,
 )
@@ -242,3 +244,30 @@ def test_a_canary_without_sense_is_refused(wrong: dict):
         Canary(**wrong)
     with pytest.raises(TaskError, match="promote='never'"):
         Serving("never")
+
+
+def test_rounds_go_on_from_an_older_version_and_serving_stays():
+    state = begun(versions=3)
+    [given] = state.handle(CheckedIn("ann"), 1.0)
+    effects = state.handle(Rewound(1, "ann", "the loss went up"), 2.0)
+    assert [type(effect).__name__ for effect in effects] == ["Abandon", "Open"]
+    assert (state.base.number, head(state), state.attempt, state.heads.steps[-1].what) == (1, 3, 2, "rewound")
+    [refused] = state.handle(Reported(given.assignment.id, "ann", "u", 1, 1), 3.0)
+    assert (refused.code, state.latest.number) == ("gone", 3)
+    [again] = state.handle(CheckedIn("ann"), 4.0)
+    assert (again.assignment.version, again.assignment.id != given.assignment.id) == ("v1", True)
+    [_, fold] = state.handle(Reported(again.assignment.id, "ann", "u", 1, 1), 5.0)
+    assert fold.base.number == 1
+    assert state.handle(Rewound(2, "ann"), 5.0) == []  # while a version is made
+    state.handle(Committed(4, 2, "v4", ""), 6.0)
+    assert (state.latest.parent, state.base.number, state.heads.training) == ("v1", 4, None)
+
+
+def test_a_finished_task_goes_on_from_an_older_version():
+    state = TaskState.begin(Published("t-1", replace(SPEC, rounds=2)), 0.0)
+    for _ in range(2):
+        one_round(state)
+    state.handle(Rewound(1, "ann"), 1.0)
+    state.handle(Extended(3), 2.0)
+    one_round(state)
+    assert [version.parent for version in state.versions] == ["", "v0", "v1", "v1"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from shoal.algorithms import evaluation
 from shoal.core.serving import Canary, Serving
-from shoal.core.task import weight_units
+from shoal.core.task import Component, weight_units
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
 from shoal.server.retention import used
@@ -199,3 +199,21 @@ def test_what_is_served_is_kept_when_old_versions_go(served: Served):
     state = served.coordinator.tasks.find(task).state
     assert state.versions[1].digest in used(state)
     assert np.unique([version.digest for version in state.versions]).size == 4
+
+
+def test_rounds_go_back_to_an_older_version_with_its_optimizer(served: Served):
+    made = spec(rounds=9, goal=1, server=Component("momentum", {"beta": 0.5}))
+    task = served.publish(made).id
+    for value in (1.0, 2.0, 3.0):
+        one_round(served, task, value=value)
+    late = served.check_in("ann").assignment.id
+    status, reply = post(served, f"/v1/tasks/{task}/rewind", number=1, reason="the loss went up")
+    assert (status, reply["training"], reply["serving"]) == (200, 1, 3)
+    assert served.report("ann", late, report_body(delta(1.0))).status_code == 410
+    state = served.coordinator.tasks.find(task).state
+    assert {state.versions[1].digest, state.versions[1].checkpoint} <= used(state)
+    one_round(served, task, value=2.0)  # as the second one, from the same version: the same bits
+    assert (state.versions[4].parent, state.versions[4].digest) == (state.versions[1].digest, state.versions[2].digest)
+    assert post(served, f"/v1/tasks/{task}/rewind", number=9)[0] == 404
+    post(served, f"/v1/tasks/{task}/cancel")
+    assert post(served, f"/v1/tasks/{task}/rewind", number=1)[0] == 409

@@ -18,7 +18,7 @@ from shoal.cli.rounds import extend, pause, resume, rounds
 from shoal.cli.server import server
 from shoal.cli.simulate import simulate
 from shoal.cli.tasks import tasks
-from shoal.cli.versions import heads, note, promote, rollback
+from shoal.cli.versions import heads, note, promote, rewind, rollback
 from shoal.cli.watch import watch
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ models.command(
     )
 )(promote)
 models.command(epilog=example(CONNECT, "shoal models rollback boston-1 --reason 'worse at night'"))(rollback)
+models.command(epilog=example(CONNECT, "shoal models rewind boston-1@9 --reason 'the loss went up'"))(rewind)
 models.command(epilog=example(CONNECT, "shoal models note boston-1@12 'before the new sensors'"))(note)
 tasks.command(epilog=example(CONNECT, "shoal tasks rounds boston-1"))(rounds)
 tasks.command(epilog=example(CONNECT, "shoal tasks pause boston-1"))(pause)

@@ -1,4 +1,4 @@
-"""`shoal models heads`, `promote`, `rollback` and `note`."""
+"""`shoal models heads`, `promote`, `rollback`, `rewind` and `note`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,6 +77,17 @@ def rollback(
 
     with Coordinator.connect(url, token=token, ca=ca) as coordinator:
         found = coordinator.rollback(task, to, reason=reason)
+    _print(found, as_json=as_json)
+
+
+@reported
+def rewind(version: Version, url: Url, token: Token, reason: Reason = "", ca: Ca = None, as_json: Json = False) -> None:
+    """Let rounds go on from an older version. What devices serve stays as it is; work under way is dropped."""
+    from shoal.researcher.coordinator import Coordinator
+
+    task, number = _split(version)
+    with Coordinator.connect(url, token=token, ca=ca) as coordinator:
+        found = coordinator.rewind(task, number, reason=reason)
     _print(found, as_json=as_json)
 
 

@@ -33,6 +33,7 @@ from shoal.wire.messages import (
     NoteRequest,
     Pins,
     PromoteRequest,
+    RewindRequest,
     RollBackRequest,
     TaskStatus,
     VersionRecord,
@@ -241,6 +242,14 @@ class Coordinator:
         """
         asked = RollBackRequest(to, reason)
         return self._connection.call("POST", f"/v1/tasks/{quote(task)}/rollback", asked, HeadsReply)
+
+    def rewind(self, task: str, number: int, *, reason: str = "") -> HeadsReply:
+        """Let rounds go on from an older version, which becomes the parent of the next; what is served stays.
+
+        Work under way is dropped. Raises NotFound, Conflict while a version is being made or when the task is over.
+        """
+        asked = RewindRequest(number, reason)
+        return self._connection.call("POST", f"/v1/tasks/{quote(task)}/rewind", asked, HeadsReply)
 
     def note(self, task: str, number: int, text: str) -> VersionRecord:
         """Write something down about a version. Raises NotFound."""

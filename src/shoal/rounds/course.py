@@ -38,7 +38,7 @@ def _close(state: "TaskState", now: float) -> Fold:
 
 def fold(state: "TaskState") -> Fold:
     """Return the order to combine the updates of the round that is closed."""
-    return fold_of(state.spec, state.round, state.attempt, state.latest, state.buffer[: state.folding])
+    return fold_of(state.spec, state.round, state.attempt, state.base, state.buffer[: state.folding])
 
 
 def tick(state: "TaskState", now: float) -> list[Effect]:
@@ -83,12 +83,22 @@ def _abandon(state: "TaskState", reason: str, now: float, lost: int) -> list[Eff
     return [*effects, *open_round(state, state.round, state.attempt + 1, now)]
 
 
+def begin_again(state: "TaskState", reason: str, now: float) -> list[Effect]:
+    """Drop what the round in progress has, which was made from another version, and open it again for everybody."""
+    effects: list[Effect] = [Abandon(state.round, state.attempt, reason), *_forget(state, len(state.buffer))]
+    state.record.close(now, "abandoned", reason)
+    state.roster.clear()
+    state.receipts = {}
+    return [*effects, *open_round(state, state.round, state.attempt + 1, now)]
+
+
 def commit(state: "TaskState", event: Committed, now: float) -> list[Effect]:
     """Take the new version in, and go on with the next round or finish."""
     if not _is_committing(state, event):
         return []
-    version = version_of(event, state.latest, state.buffer[: state.folding], now)
+    version = version_of(event, state.base, state.buffer[: state.folding], now)
     state.versions.append(version)
+    state.heads.training = None
     state.record.commit(now)
     state.changes += 1
     effects: list[Effect] = [Publish(version), *_forget(state, state.folding)]

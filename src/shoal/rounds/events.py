@@ -172,6 +172,15 @@ class Guarded:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewound:
+    """Rounds go on from an older version: the next one that they make has it as its parent."""
+
+    number: int
+    by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """A person writes something down about a version."""
 
@@ -210,6 +219,7 @@ Event: TypeAlias = (
     | Extended
     | Promoted
     | RolledBack
+    | Rewound
     | CanaryBegan
     | GuardPublished
     | Guarded

@@ -9,7 +9,7 @@ from shoal.core.serving import Canary
 GUARD = "guard"
 """Who promotes and rolls back where no person does."""
 
-What: TypeAlias = Literal["canary", "guard", "measured", "promoted", "rolled back", "refused by a device"]
+What: TypeAlias = Literal["canary", "guard", "measured", "promoted", "rolled back", "rewound", "refused by a device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,16 @@ class Candidate:
 
 @dataclass(slots=True)
 class Heads:
-    """The serving head of a task, apart from its newest version, with which training goes on.
+    """The serving head of a task, and the training head apart from it.
+
+    `training` is the version that the next round starts from, None while that is the newest one.
 
     `chosen` is the version that all serve, None while that is the newest one. `former` are those that were chosen
     before, oldest first; `followed` is from which version on the newest is served. While `held`, nothing is promoted
     but by a person. `barred` were rolled back. `judged` is the newest version that was on trial.
     """
 
+    training: int | None = None
     chosen: int | None = None
     former: list[int] = field(default_factory=list[int])
     followed: int = 0

@@ -4,7 +4,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shoal.rounds import course
-from shoal.rounds.effects import Effect, Open
+from shoal.rounds.effects import Effect, Open, Serve
+from shoal.rounds.events import Rewound
+from shoal.rounds.heads import Step
 from shoal.rounds.phase import Phase
 
 if TYPE_CHECKING:  # a state hands its events to these functions
@@ -30,6 +32,21 @@ def resume(state: "TaskState", now: float) -> list[Effect]:
     state.paused = None
     state.changes += 1
     return [Open(state.round, state.attempt)]
+
+
+def rewind(state: "TaskState", event: Rewound, now: float) -> list[Effect]:
+    """Let rounds go on from an older version; the one in progress begins again, and early stopping counts anew."""
+    ended = state.phase in (Phase.FAILED, Phase.CANCELLED)
+    if ended or state.phase is Phase.COMMITTING or not 0 <= event.number <= state.latest.number:
+        return []
+    newest = event.number == state.latest.number
+    state.heads.training = None if newest else event.number
+    state.heads.steps.append(Step(now, "rewound", event.number, event.by, event.reason))
+    state.judged = state.latest.number
+    state.changes += 1
+    if state.phase is Phase.FINISHED:
+        return [Serve(event.number, f"trained from next, by {event.by}")]
+    return course.begin_again(state, f"rounds go on from version {event.number}", now)
 
 
 def extend(state: "TaskState", rounds: int, now: float) -> list[Effect]:

@@ -46,6 +46,7 @@ from shoal.rounds.events import (
     Renewed,
     Reported,
     Resumed,
+    Rewound,
     RolledBack,
     Ticked,
     Unfit,
@@ -108,6 +109,11 @@ class TaskState:
     def latest(self) -> ModelVersion:
         """The newest version."""
         return self.versions[-1]
+
+    @property
+    def base(self) -> ModelVersion:
+        """The version that the round in progress starts from: the newest one, unless people went back to another."""
+        return self.latest if self.heads.training is None else self.versions[self.heads.training]
 
     @property
     def leases(self) -> dict[str, Lease]:
@@ -199,6 +205,8 @@ class TaskState:
                 return people.extend(self, event.rounds, now)
             case Promoted() | RolledBack() | CanaryBegan() | GuardPublished() | Guarded() | Noted() | Unfit():
                 return promotion.happened(self, event, now)
+            case Rewound():
+                return people.rewind(self, event, now)
             case _ if self.phase.over:
                 return []
             case Rejected():

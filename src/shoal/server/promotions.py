@@ -12,7 +12,7 @@ from shoal.core.subject import AGAINST, Subject
 from shoal.core.tree import encode
 from shoal.core.types import ModelVersion
 from shoal.rounds import promotion
-from shoal.rounds.events import CanaryBegan, Guarded, GuardPublished, Noted, Promoted, RolledBack, Unfit
+from shoal.rounds.events import CanaryBegan, Guarded, GuardPublished, Noted, Promoted, Rewound, RolledBack, Unfit
 from shoal.rounds.heads import Candidate
 from shoal.rounds.state import Phase, TaskState
 from shoal.server.running import RunningTask
@@ -23,6 +23,7 @@ from shoal.wire.messages import (
     HeadsReply,
     LatestReply,
     PromoteRequest,
+    RewindRequest,
     RollBackRequest,
     Standing,
     UnfitRequest,
@@ -143,6 +144,16 @@ class Promotions:
             await self._over(candidate)
         return self.heads(task)
 
+    async def rewind(self, task: RunningTask, asked: RewindRequest, by: str) -> HeadsReply:
+        """Let rounds go on from an older version. Raises NotFound, Conflict while one is made or when it is over."""
+        number, state = _known(task.state, asked.number), task.state
+        if state.phase in (Phase.COMMITTING, Phase.FAILED, Phase.CANCELLED):
+            raise Conflict(
+                f"task {task.task} is {state.phase}, its rounds cannot go back", "try again, or publish anew"
+            )
+        await task.handle(Rewound(number, by, asked.reason[:REASON_LETTERS]))
+        return self.heads(task)
+
     async def note(self, task: RunningTask, number: int, text: str, by: str) -> VersionRecord:
         """Write something down about a version. Raises NotFound, BadRequest for a text that is too long or empty."""
         number = _known(task.state, number)
@@ -166,7 +177,7 @@ class Promotions:
         state = task.state
         candidate = state.heads.candidate.number if state.heads.candidate else None
         head, heads = promotion.head(state), state.heads
-        return HeadsReply(task.task, state.latest.number, head, candidate, heads.held, tuple(heads.steps))
+        return HeadsReply(task.task, state.base.number, head, candidate, heads.held, tuple(heads.steps))
 
     def records(self, task: RunningTask) -> list[VersionRecord]:
         """Return every version of a task with its lineage, notes and standing, oldest first."""
@@ -178,7 +189,7 @@ def latest_for(task: RunningTask, device: str = "") -> LatestReply:
     """Return what a device serves (or what is served where there is no canary), and what rounds train from."""
     state = task.state
     version = promotion.served_by(state, device) if device else state.versions[promotion.head(state)]
-    return LatestReply(task.task, version, state.latest)
+    return LatestReply(task.task, version, state.base)
 
 
 def _subject(state: TaskState, candidate: Candidate) -> Subject:

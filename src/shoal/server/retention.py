@@ -48,7 +48,8 @@ def used(state: TaskState) -> set[str]:
     starts = {lease.assignment.version for lease in state.leases.values()}
     on_trial = [state.heads.candidate.number] if state.heads.candidate else []
     served = {state.versions[number].digest for number in (promotion.head(state), *on_trial)}
-    return named(state.spec) | starts | served | {update.version for update in state.buffer}
+    base = {state.base.digest, state.base.checkpoint} - {""}
+    return named(state.spec) | starts | served | base | {update.version for update in state.buffer}
 
 
 def known(state: TaskState) -> set[str]:

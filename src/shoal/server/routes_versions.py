@@ -7,6 +7,7 @@ from shoal.wire.messages import (
     HeadsReply,
     NoteRequest,
     PromoteRequest,
+    RewindRequest,
     RollBackRequest,
     UnfitRequest,
     VersionRecord,
@@ -48,6 +49,14 @@ async def roll_back(request: Request, task: str) -> Response:
     return reply(
         await here.promotions.roll_back(here.tasks.find(task), await message(request, RollBackRequest), PERSON)
     )
+
+
+@router.post("/v1/tasks/{task}/rewind", openapi_extra=takes(RewindRequest), responses=gives(HeadsReply))
+async def rewind(request: Request, task: str) -> Response:
+    """Let rounds go on from an older version; what is under way is dropped."""
+    require(request, "publish")
+    here, asked = coordinator(request), await message(request, RewindRequest)
+    return reply(await here.promotions.rewind(here.tasks.find(task), asked, PERSON))
 
 
 @router.post("/v1/tasks/{task}/models/{number}/notes", openapi_extra=takes(NoteRequest), responses=gives(VersionRecord))

@@ -173,7 +173,7 @@ class VersionsReply:
 
 @dataclass(frozen=True, slots=True)
 class LatestReply:
-    """The id of a task, the version of its model that the caller serves, and the newest, which rounds train from."""
+    """The id of a task, the version of its model that the caller serves, and the one that rounds train from."""
 
     task: str
     version: ModelVersion
@@ -196,7 +196,7 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class HeadsReply:
-    """Where a task's heads stand: the newest version, the one that is served, and the one on trial, by number.
+    """Where a task's heads stand: the version that rounds train from, the one that is served, and the one on trial.
 
     While `held`, nothing is promoted but by a person. `steps` is what happened to versions, oldest first.
     """
@@ -223,6 +223,14 @@ class RollBackRequest:
     """A person takes back the candidate or, without one, the version that is served: `to` an earlier one."""
 
     to: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RewindRequest:
+    """A person lets rounds go on from an older version."""
+
+    number: int
     reason: str = ""
 
 
