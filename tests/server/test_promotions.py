@@ -89,7 +89,9 @@ def test_a_good_candidate_is_promoted_after_its_cohort_measured_it(served: Serve
     for name in others:
         given = served.check_in(name, evaluation=True, training=["plain"])
         assert given.assignment is None or given.assignment.task == task
-        assert given.versions == (latest(served, task, name),)
+        [told] = given.versions
+        assert (told.task, told.serves, told.trains) == (task, 0, 1)
+        assert told.serves_digest == latest(served, task, name).version.digest
     for name, value in zip(trying, (0.5, 1.5), strict=True):
         measured(served, name, value, 1.0)
     found = settled(served, task, "measured", "promoted")

@@ -1,7 +1,7 @@
 """Which version a device serves: fetched, checked on this device, kept on its disk; the one before where it fails."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from shoal.agent.examples import ExampleStore
 from shoal.agent.learner import Learner
@@ -11,7 +11,7 @@ from shoal.agent.versions import Held, Trees, VersionFiles, read_trees
 from shoal.core.errors import CodeMismatch, CorruptStore, ShoalError, TaskError
 from shoal.core.task import TaskSpec
 from shoal.wire.http import Connection
-from shoal.wire.messages import LatestReply, UnfitRequest
+from shoal.wire.messages import HeadsHere, LatestReply, UnfitRequest
 from shoal.wire.models import fetch_bytes, file_size
 
 
@@ -44,6 +44,15 @@ class Adopting:
             trees = read_trees(self.held, blobs)
             learner.prove(self.held, trees)
             learner.adopt(trees)
+
+    def stays(self, told: Sequence[HeadsHere]) -> bool:
+        """Take note of the answer to a check-in; whether this device serves what it says, and need not ask for more."""
+        held = self.held
+        wanted = {(heads.task, heads.serves_digest) for heads in told}
+        if held is None or (held.task, held.version.digest) not in wanted:
+            return False
+        self.problem = ""
+        return True
 
     def refresh(self) -> bool:
         """Ask which version to serve, and serve it; whether it is another one.

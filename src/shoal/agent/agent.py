@@ -44,6 +44,7 @@ from shoal.wire.messages import (
     CheckInRequest,
     EnrolReply,
     EnrolRequest,
+    HeadsHere,
     KeyReply,
     ReleaseRequest,
     ReportHead,
@@ -110,6 +111,7 @@ class Agent:
         self._durable = durable
         self._parts = parts
         self.receipts = 0
+        self.told: tuple[HeadsHere, ...] = ()
 
     @property
     def connection(self) -> Connection:
@@ -193,6 +195,7 @@ class Agent:
             self._deliver(assignment)
         started = time.monotonic()
         reply = self._check_in()
+        self.told = reply.versions
         if reply.assignment is not None:
             self._lease.begin(reply.assignment, reply.lease, stop)
             return self._carry_out(reply.assignment)

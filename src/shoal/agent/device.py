@@ -242,12 +242,14 @@ class Device:
 
     def _synced(self, stop: threading.Event) -> tuple[bool, float]:
         with self._work:
-            before, pause = self._agent.receipts, PROBE_SECONDS
+            before, pause, self._agent.told = self._agent.receipts, PROBE_SECONDS, ()
             ready = self._examples.count(held=False) >= max(1, self._settings.policy.minimum_rows)
             if ready or self._home.reports():
                 pause = self._agent.turn(stop)
-            self._refresh()
-            return self._agent.receipts > before, pause
+            took_part = self._agent.receipts > before
+            if took_part or not self._adopting.stays(self._agent.told):
+                self._refresh()
+            return took_part, pause
 
     def _refresh(self) -> bool:
         try:

@@ -16,7 +16,7 @@ from shoal.rounds.schedule import share
 from shoal.rounds.state import RETRY_AFTER, LeaseState
 from shoal.server.apart import Apart
 from shoal.server.auth import Identities
-from shoal.server.promotions import latest_for
+from shoal.server.promotions import heads_for
 from shoal.server.running import RunningTask
 from shoal.server.storage import Storage, TreeFile
 from shoal.server.summons import Line, fits, offered
@@ -25,7 +25,7 @@ from shoal.server.verify import check_report
 from shoal.store.failpoints import reached
 from shoal.store.store import DeviceRecord
 from shoal.store.uploads import Upload
-from shoal.wire.messages import MAX_WAIT, CheckInReply, CheckInRequest, LatestReply, ReleaseRequest, ReportHead
+from shoal.wire.messages import MAX_WAIT, CheckInReply, CheckInRequest, HeadsHere, ReleaseRequest, ReportHead
 
 INLINE_BYTES = 64 << 10
 """Updates up to this size lie in the database, in the transaction of their event; larger ones are blobs."""
@@ -70,10 +70,10 @@ class Devices:
                     return reply, seconds if held is None else waited + held
                 waited += held
 
-    def _served(self, device: str, request: CheckInRequest) -> tuple[LatestReply, ...]:
+    def _served(self, device: str, request: CheckInRequest) -> tuple[HeadsHere, ...]:
         named = ((task.state.spec.name, task) for task in self._tasks.values())
         newest = {name: task for name, task in named if name in request.training}
-        return tuple(latest_for(task, device) for task in newest.values())
+        return tuple(heads_for(task, device) for task in newest.values())
 
     def _nothing(self, retry_after: float, reason: str) -> CheckInReply:
         return CheckInReply(None, 0.0, retry_after, reason, self._clock())

@@ -20,6 +20,7 @@ from shoal.server.storage import Storage
 from shoal.server.tasks import Tasks
 from shoal.wire.codec import decode_tree
 from shoal.wire.messages import (
+    HeadsHere,
     HeadsReply,
     LatestReply,
     PromoteRequest,
@@ -190,6 +191,12 @@ def latest_for(task: RunningTask, device: str = "") -> LatestReply:
     state = task.state
     version = promotion.served_by(state, device) if device else state.versions[promotion.head(state)]
     return LatestReply(task.task, version, state.base)
+
+
+def heads_for(task: RunningTask, device: str) -> HeadsHere:
+    """Return the same in few bytes, for the answer to a check-in."""
+    served, base = promotion.served_by(task.state, device), task.state.base
+    return HeadsHere(task.task, served.number, served.digest, base.number, base.digest)
 
 
 def _subject(state: TaskState, candidate: Candidate) -> Subject:

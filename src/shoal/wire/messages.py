@@ -70,6 +70,17 @@ class CheckInRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadsHere:
+    """The version of a task that a device serves, and the one that rounds train from: numbers and digests."""
+
+    task: str
+    serves: int
+    serves_digest: str
+    trains: int
+    trains_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class CheckInReply:
     """An assignment with its lease in seconds, or none and when to ask again."""
 
@@ -78,8 +89,8 @@ class CheckInReply:
     retry_after: float
     reason: str
     server_time: float
-    # of each task that the device has code for: the version that it serves, and the one that rounds train from
-    versions: tuple["LatestReply", ...] = ()
+    # of each task that the device has code for
+    versions: tuple[HeadsHere, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
