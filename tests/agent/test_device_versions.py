@@ -12,7 +12,7 @@ from shoal.agent.policy import Policy
 from shoal.agent.versions import FOLDER
 from shoal.agent.work import Result, trained
 from shoal.algorithms.statistics import ColumnStatistics
-from shoal.core.errors import CorruptStore, Unreachable
+from shoal.core.errors import CorruptStore, SchemaMismatch, ShoalError, Unreachable
 from shoal.core.serving import Canary, Serving
 from shoal.core.task import weight_units
 from shoal.core.types import Assignment, Update
@@ -213,3 +213,26 @@ def test_a_device_gives_statistics_of_named_columns_if_its_user_lets_it(federati
     assert found[0].count.tolist() == [80, 80]
     np.testing.assert_allclose(found[0].mean, pooled.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found[0].variance, pooled.var(axis=0, ddof=1), rtol=1e-12)
+
+
+def test_a_check_that_fails_tells_no_value_of_an_example(federation: Federation):
+    task = offset_task(ranges={"x": (-1.0, 1.0)}, example=(-np.ones((4, 3), np.float32), -np.ones(4, np.float32)))
+    policy = Policy(minimum_rows=1)
+    raised: list[ShoalError] = []
+
+    def ask() -> None:
+        try:
+            federation.researcher.check(task, goal=1, within=20.0)
+        except ShoalError as error:
+            raised.append(error)
+
+    asking = Thread(target=ask)
+    with open_device(federation, "ann", task, policy=policy) as device:
+        device.observe(np.float32([[7.654321, 0.0, 0.0]] * 10), np.zeros(10, np.float32))
+        asking.start()
+        settled(lambda: bool(federation.researcher.tasks()), federation)
+        device.sync()
+        asking.join(20.0)
+    assert "ann" in str(raised[0])
+    assert "7.65" not in str(raised[0])
+    assert isinstance(raised[0], SchemaMismatch)

@@ -14,7 +14,7 @@ from shoal.agent.personal import PersonalFile, trained
 from shoal.agent.standing import DeviceSettings
 from shoal.agent.work import Result, check, measure
 from shoal.agent.work import trained as described
-from shoal.core.errors import TaskError
+from shoal.core.errors import SchemaMismatch, TaskError
 from shoal.core.subject import AGAINST, Subject
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Array, Tree
@@ -116,7 +116,7 @@ class TakingPart:
         data = ArrayData(self._all_rows(), self._settings.columns)
         self._settings.policy.check(spec, assignment.round, data.rows)
         if spec.checks:
-            return check(assignment, spec, data)
+            return _checked(assignment, spec, data)
         so_far = self._version(assignment.version, spec)
         if spec.kind == "statistics":
             return measure(assignment, spec, so_far, data)
@@ -129,3 +129,13 @@ class TakingPart:
 
     def _version(self, digest: str, spec: TaskSpec) -> Tree:
         return fetch_tree(self.connection, digest, spec.travelling)
+
+
+def _checked(assignment: Assignment, spec: TaskSpec, data: ArrayData) -> Result:
+    try:
+        return check(assignment, spec, data)
+    except SchemaMismatch:
+        # the reason goes to the coordinator, and the error names a value of an example
+        raise SchemaMismatch(
+            f"this device's examples are not what task {spec.checks!r} asks for", "see the ranges that it declares"
+        ) from None

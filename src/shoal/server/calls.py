@@ -42,10 +42,10 @@ def calling_device(request: Request) -> DeviceRecord:
     return here.identities.device(request.headers.get("authorization"), here.clock())
 
 
-def require(request: Request, action: str) -> None:
-    """Let only people pass who may do `action`. Raises Unauthorised, Forbidden."""
+def require(request: Request, action: str) -> str:
+    """Let only people pass who may do `action`; return in which role. Raises Unauthorised, Forbidden."""
     here = coordinator(request)
-    here.identities.person(request.headers.get("authorization"), action, here.clock())
+    return here.identities.person(request.headers.get("authorization"), action, here.clock()).purpose
 
 
 def require_anyone(request: Request) -> DeviceRecord | None:

@@ -14,7 +14,6 @@ from shoal.wire.messages import (
 )
 
 router = APIRouter(tags=["versions"])
-PERSON = "a person"
 
 
 @router.get("/v1/tasks/{task}/models", responses=gives(VersionRecord, many=True))
@@ -36,35 +35,33 @@ async def heads(request: Request, task: str) -> Response:
 @router.post("/v1/tasks/{task}/promote", openapi_extra=takes(PromoteRequest), responses=gives(HeadsReply))
 async def promote(request: Request, task: str) -> Response:
     """Let devices serve a version, by default the newest; with a canary, a part of them at first."""
-    require(request, "publish")
+    role = require(request, "publish")
     here = coordinator(request)
-    return reply(await here.promotions.promote(here.tasks.find(task), await message(request, PromoteRequest), PERSON))
+    return reply(await here.promotions.promote(here.tasks.find(task), await message(request, PromoteRequest), role))
 
 
 @router.post("/v1/tasks/{task}/rollback", openapi_extra=takes(RollBackRequest), responses=gives(HeadsReply))
 async def roll_back(request: Request, task: str) -> Response:
     """Take back the candidate or, without one, the version that is served."""
-    require(request, "publish")
+    role = require(request, "publish")
     here = coordinator(request)
-    return reply(
-        await here.promotions.roll_back(here.tasks.find(task), await message(request, RollBackRequest), PERSON)
-    )
+    return reply(await here.promotions.roll_back(here.tasks.find(task), await message(request, RollBackRequest), role))
 
 
 @router.post("/v1/tasks/{task}/rewind", openapi_extra=takes(RewindRequest), responses=gives(HeadsReply))
 async def rewind(request: Request, task: str) -> Response:
     """Let rounds go on from an older version; what is under way is dropped."""
-    require(request, "publish")
+    role = require(request, "publish")
     here, asked = coordinator(request), await message(request, RewindRequest)
-    return reply(await here.promotions.rewind(here.tasks.find(task), asked, PERSON))
+    return reply(await here.promotions.rewind(here.tasks.find(task), asked, role))
 
 
 @router.post("/v1/tasks/{task}/models/{number}/notes", openapi_extra=takes(NoteRequest), responses=gives(VersionRecord))
 async def note(request: Request, task: str, number: int) -> Response:
     """Write something down about a version."""
-    require(request, "publish")
+    role = require(request, "publish")
     here, asked = coordinator(request), await message(request, NoteRequest)
-    return reply(await here.promotions.note(here.tasks.find(task), number, asked.text, PERSON))
+    return reply(await here.promotions.note(here.tasks.find(task), number, asked.text, role))
 
 
 @router.post("/v1/tasks/{task}/unfit", openapi_extra=takes(UnfitRequest), responses=gives(UnfitRequest))
