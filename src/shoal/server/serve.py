@@ -64,6 +64,7 @@ def open_coordinator(home: Path, limits: Limits = Limits()) -> Coordinator:  # n
         return Coordinator(
             store,
             blobs,
+            clock=failpoints.clock(os.environ.get(failpoints.CLOCK)),
             limits=limits,
             measured=lambda: measure(home),
             metrics=metrics,

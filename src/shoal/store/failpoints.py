@@ -6,12 +6,16 @@ the named place for the third time. A process that was not pays one comparison a
 
 import os
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from shoal.core.errors import ConfigurationError
 
 VARIABLE = "SHOAL_FAILPOINT"
 """The environment variable that arms a process: `<place>` or `<place>:<nth time>`."""
+
+CLOCK = "SHOAL_CLOCK_AHEAD"
+"""The environment variable with the seconds by which `shoal server` takes its clock to be ahead; for tests."""
 
 EXIT_CODE = 137
 """That of a process that SIGKILL ended, as a shell tells it."""
@@ -65,6 +69,15 @@ def arm(text: str | None) -> None:
     if place and (place not in PLACES or times < 1):
         raise ConfigurationError(f"{VARIABLE}={text}", f"give PLACE or PLACE:NTH, with one of {', '.join(PLACES)}")
     _armed = _Armed(place, times) if place else None
+
+
+def clock(text: str | None) -> Callable[[], float]:
+    """Return a clock that is so many seconds ahead. Raises ConfigurationError for what is no number."""
+    try:
+        ahead = float(text or 0.0)
+    except ValueError as error:
+        raise ConfigurationError(f"{CLOCK}={text}", "give a number of seconds") from error
+    return time.time if not ahead else lambda: time.time() + ahead
 
 
 def reached(place: str) -> None:

@@ -44,28 +44,33 @@ class Ledger(httpx.BaseTransport):
     inner: httpx.BaseTransport
     receipts: dict[str, Receipt] = field(default_factory=dict[str, Receipt])
     refused: Counter[str] = field(default_factory=Counter[str])
+    turned_away: Counter[str] = field(default_factory=Counter[str])
     repeated: int = 0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request and look at its answer."""
         response = self.inner.handle_request(request)
-        if not request.url.path.endswith("/report"):
+        if not request.url.path.endswith(("/report", "/upload")):
             return response
         try:
             data = b"".join(response.iter_raw())
         finally:
             response.close()
-        self._note(response, data)
+        self._note(request, response, data)
         return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(data))
 
-    def _note(self, response: httpx.Response, data: bytes) -> None:
-        if response.is_success:
+    def _note(self, request: httpx.Request, response: httpx.Response, data: bytes) -> None:
+        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            self.turned_away[decode(data, ErrorMessage).code] += 1
+        elif not request.url.path.endswith("/report"):
+            return
+        elif response.is_success:
             receipt = decode(data, Receipt)
             known = self.receipts.setdefault(receipt.assignment, receipt)
             self.repeated += known is not receipt
             if known != receipt:
                 raise BadRequest(f"two receipts for one report, {known} and {receipt}", "give the first one again")
-        elif response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+        else:
             self.refused[decode(data, ErrorMessage).code] += 1
 
 

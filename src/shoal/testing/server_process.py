@@ -13,7 +13,7 @@ from typing import Self
 
 import httpx
 
-from shoal.store.failpoints import VARIABLE
+from shoal.store.failpoints import CLOCK, VARIABLE
 
 SERVE_SECONDS = 60.0
 """How long a coordinator may take from its start until it serves, on a busy machine."""
@@ -57,8 +57,11 @@ class ServerProcess:
     ) -> None:
         self.kill()
 
-    def start(self, failpoint: str = "") -> float | None:
-        """Start it and return the seconds until it served; None when it died before, as `failpoint` may have it."""
+    def start(self, failpoint: str = "", *, ahead: float = 0.0, quiet: bool = False) -> float | None:
+        """Start it and return the seconds until it served; None when it died before, as `failpoint` may have it.
+
+        Its clock is so many seconds `ahead`. What it says is lost when it is `quiet`.
+        """
         self.kill()
         started = time.monotonic()
         command = [sys.executable, "-m", "shoal", "server", "--home", str(self.home), "--port", str(self._port)]
@@ -67,8 +70,8 @@ class ServerProcess:
                 [*command, "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, VARIABLE: failpoint},
+                stderr=subprocess.DEVNULL if quiet else log,
+                env={**os.environ, VARIABLE: failpoint, CLOCK: str(ahead)},
             )
         return time.monotonic() - started if self._serves(self._process) else None
 
