@@ -57,6 +57,7 @@ def test_a_task_cannot_start_from_a_version_that_was_removed(tmp_path):
         assert (answer.status_code, answer.json()["code"]) == (410, "gone")
 
 
+@pytest.mark.slow
 def test_what_is_published_and_named_by_nothing_goes_after_an_hour(tmp_path):
     clock = ManualClock()
     with serving(tmp_path, clock) as served:
