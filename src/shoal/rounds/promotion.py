@@ -166,7 +166,8 @@ def _guard(state: "TaskState", event: GuardPublished | Guarded, now: float) -> l
         candidate.guard = event.task
         return _step(state, now, "guard", event.number, GUARD, event.task)
     candidate.measured = Measured(event.candidate, event.head, event.rows, event.reason)
-    return _step(state, now, "measured", event.number, GUARD, event.reason)
+    found = f"{event.candidate:.6g}, served {event.head:.6g}, over {event.rows} rows"
+    return _step(state, now, "measured", event.number, GUARD, event.reason or found)
 
 
 def _unfit(state: "TaskState", event: Unfit, now: float) -> list[Effect]:
