@@ -1,8 +1,9 @@
 """Updates that arrive in parts: where they stand, what is refused, and what becomes of those that nobody finishes."""
 
+import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from shoal.core.errors import BadRequest, NotFound
 from shoal.core.receipt import Receipt
 from shoal.core.task import weight_units
+from shoal.server.uploading import Uploading
 from shoal.server.verify import largest_report
 from shoal.store.uploads import FolderUploads, MemoryUploads, Upload, Uploads
 from shoal.wire.codec import encode_trees, frame
@@ -201,3 +203,20 @@ def test_a_digest_field_reads_back_also_among_others(digest: bytes):
 def test_what_is_no_digest_field_is_refused(field: str):
     with pytest.raises(BadRequest, match="Content-Digest"):
         read_digest_field("Content-Digest", field)
+
+
+def test_an_upload_that_another_process_began_goes_on_here(tmp_path: Path):
+    async def both() -> tuple[Upload, int]:
+        first, second = (Uploading(FolderUploads(tmp_path)) for _ in range(2))
+        await first.begin(Upload("a1", "bob", "0" * 64, 9), anew=False)
+
+        async def piece() -> AsyncIterator[bytes]:
+            yield b"abc"
+
+        assert await second.append("a1", 0, piece()) == 3
+        await second.remove("a1")
+        assert await first.begin(Upload("a1", "bob", "0" * 64, 9), anew=False) == 0
+        await first.append("a1", 0, piece())
+        return await second.stands("a1")
+
+    assert asyncio.run(both()) == (Upload("a1", "bob", "0" * 64, 9), 3)

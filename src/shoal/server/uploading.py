@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import ClientDisconnect
 
-from shoal.core.errors import Conflict, ShoalError, TooLarge, TooSlow, WrongOffset
+from shoal.core.errors import Conflict, NotFound, ShoalError, TooLarge, TooSlow, WrongOffset
 from shoal.server.receive import TOGETHER
 from shoal.store.failpoints import reached
 from shoal.store.uploads import Upload, Uploads
@@ -35,18 +35,19 @@ class Uploading:
         """Begin an upload, or go on with the one that has begun unless `anew`; return where it stands."""
         turn = self._take_over(upload.assignment)
         async with turn.lock:
-            if anew or self._open.get(upload.assignment) != upload:
+            if anew or self._begun(upload.assignment) != upload:
                 await asyncio.to_thread(self._kept.begin, upload)
-                self._open[upload.assignment] = upload
+            self._open[upload.assignment] = upload
             return await asyncio.to_thread(self._kept.offset, upload.assignment)
 
     async def stands(self, assignment: str) -> tuple[Upload, int]:
         """Return an upload and how many of its bytes have arrived. Raises NotFound."""
-        self._kept.find(assignment)
+        # maybe it was begun in another process on the same home
+        self._open[assignment] = upload = self._kept.find(assignment)
         turn = self._take_over(assignment)
         async with turn.lock:
             offset = await asyncio.to_thread(self._kept.offset, assignment)
-            return self._open[assignment], offset
+            return upload, offset
 
     async def append(self, assignment: str, offset: int, pieces: AsyncIterator[bytes]) -> int:
         """Add a body at `offset` and return where the upload stands then, durably.
@@ -107,6 +108,12 @@ class Uploading:
                 raise Conflict(f"the upload for {assignment} was taken over by a later call", "nothing is to be done")
             await asyncio.to_thread(self._kept.write, assignment, at, memoryview(chunk))
         return at + len(chunk)
+
+    def _begun(self, assignment: str) -> Upload | None:
+        try:
+            return self._kept.find(assignment)
+        except NotFound:
+            return None
 
     def _take_over(self, assignment: str) -> _Turn:
         turn = self._turns[assignment]
