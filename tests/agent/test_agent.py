@@ -68,7 +68,8 @@ def test_an_update_that_was_durable_when_the_agent_died_is_sent_at_the_next_star
     with pytest.raises(KeyboardInterrupt):
         running.join()
     (waiting,) = federation.home("bob").reports()
-    body = federation.home("bob").report(waiting).read_bytes()
+    with federation.home("bob").report(waiting).open() as file:
+        body = file.read(1 << 20)
 
     federation.restart_home("bob")
     again = federation.start("bob", code=None)  # without code it cannot have trained again
