@@ -44,7 +44,8 @@ class Normalised(LocalRule):
     def finish(self, work: Work) -> tuple[Update, Trees]:
         """Return d_i, and tau_i as the extra tree."""
         steps = effective_steps(work.plan, work.steps)
-        delta = {name: scaled(work.arrays[name], array, 1.0 / steps) for name, array in work.update.delta.items()}
+        part = 1.0 / steps if steps else 0.0  # a schedule may have ended at a learning rate of zero
+        delta = {name: scaled(work.arrays[name], array, part) for name, array in work.update.delta.items()}
         return replace(work.update, delta=delta, extra={STEPS: {COUNT: np.array(steps)}}), {}
 
 

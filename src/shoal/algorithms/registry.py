@@ -66,7 +66,7 @@ def check_servable(spec: TaskSpec) -> None:
     if rule is not None and not rule.on_devices:
         raise SimulationOnly(
             f"task {spec.name!r} has the local rule {rule.name!r}, which devices that come and go cannot carry out",
-            "simulate it: shoal.simulate(...), or publish with another strategy (shoal.strategies() says which)",
+            "simulate it: shoal.simulate(...), or publish with another strategy, such as shoal.fedavg()",
         )
 
 

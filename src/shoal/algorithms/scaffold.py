@@ -38,14 +38,12 @@ class Controlled(LocalRule):
     def check(self, plan: LocalPlan) -> None:
         """Raise TaskError unless steps are plain gradients."""
         check_steps(plan, "SCAFFOLD")
-        bounds = {
-            "clip_gradient": plan.clip_gradient,
-            "clip_update": plan.clip_update,
-            "proximal": plan.proximal or None,
-        }
-        for name, bound in bounds.items():
-            if bound is not None:
-                raise TaskError(f"SCAFFOLD with {name}={bound}", "leave it out: c_i would not be a mean of gradients")
+        if plan.proximal or plan.clip_gradient is not None or plan.clip_update is not None:
+            raise TaskError(
+                f"SCAFFOLD with proximal={plan.proximal}, clip_gradient={plan.clip_gradient}, "
+                f"clip_update={plan.clip_update}",
+                "leave them out: c_i would not be a mean of gradients",
+            )
 
     def correction(self, trees: Trees) -> Tree:
         """Return c - c_i."""
@@ -53,9 +51,11 @@ class Controlled(LocalRule):
 
     def finish(self, work: Work) -> tuple[Update, Trees]:
         """Return the update with |S|/N * (c_i+ - c_i), and c_i+."""
-        scale = 1.0 / (float(work.plan.optimizer.options["lr"] or 0.0) * effective_steps(work.plan, work.steps))
+        distance = float(work.plan.optimizer.options["lr"] or 0.0) * effective_steps(work.plan, work.steps)
         before, delta = work.trees[OWN], work.update.delta
-        after = mapped(lambda own, c, d: own - c - scale * d, before, work.trees[CONTROL], delta)
+        after = before  # a schedule may have ended at a learning rate of zero
+        if distance > 0:
+            after = mapped(lambda own, c, d: own - c - d / distance, before, work.trees[CONTROL], delta)
         sent = mapped(lambda new, old: self.participation * (new - old), after, before)
         return replace(work.update, weight=WEIGHT_UNIT, extra={CONTROL: sent}), {OWN: after}
 
