@@ -9,7 +9,7 @@ from shoal.core.tree import Tree
 from shoal.plan.exporting import export
 from shoal.plan.proof import Reference, distance
 from shoal.plan.run import Plan, Training
-from shoal.train.arrays import describe, read_arrays
+from shoal.train.arrays import read_arrays
 from tests.plan import zoo
 
 pytestmark = pytest.mark.slow
@@ -31,8 +31,11 @@ class Both:
 
 def trained(name: str, plan: Plan) -> Both:
     task = zoo.task(name)
-    params = read_arrays(task.model, describe(task.model, task.roles))
-    training, reference = Training(plan, params, seed=3), Reference(task, params, plan.manifest, 3)
+    params = read_arrays(task.model, task.arrays)
+    training, reference = (
+        Training(plan, params, seed=3, rate=task.plan.per_step),
+        Reference(task, params, plan.manifest, 3),
+    )
     losses = [(training.step(batch), reference.step(batch)) for batch in zoo.batches(name, STEPS, plan.manifest.rows)]
     return Both(plan, training.arrays, reference.arrays, losses, reference.rounding)
 

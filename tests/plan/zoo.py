@@ -186,6 +186,9 @@ ZOO = {
     "mlp-adam": case(Mlp, houses, functional.mse_loss, shoal.adam(1e-3, weight_decay=1e-2)),
     "mlp-adamw": case(Mlp, houses, functional.mse_loss, shoal.adamw(1e-3)),
     "mlp-fedprox": case(Mlp, houses, functional.mse_loss, shoal.sgd(1e-3), proximal=0.5),
+    "mlp-clipped": case(
+        Mlp, houses, functional.mse_loss, shoal.sgd(1e-2), clip_gradient=1.0, per_step=shoal.Rate("step", 0.5, 10)
+    ),
     "lenet": case(LeNet, large_digits, CLASSES, shoal.sgd(0.05, momentum=0.9, weight_decay=1e-4)),
     "residual": case(Residual, digits, CLASSES, shoal.sgd(0.05, momentum=0.9)),
     "dropout": case(Dropped, digits, CLASSES, shoal.adam(3e-3)),

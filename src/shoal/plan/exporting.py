@@ -18,7 +18,7 @@ from shoal.plan.places import Places
 from shoal.plan.proof import golden_of, verified
 from shoal.plan.run import Plan
 from shoal.plan.step import RATE, Model, Named, Tensors, evaluating, inputs, predicting, training
-from shoal.plan.trace import Traced, traced
+from shoal.plan.trace import TRUSTED, Traced, traced
 from shoal.train.arrays import tensor
 from shoal.train.data import columns
 from shoal.train.golden import synthetic_batch
@@ -42,6 +42,8 @@ def export(task: Task, *, rows: int | None = None) -> Plan:
     if task.example is None:
         raise TaskError(f"task {task.name!r} has no example", "give one batch: Task(..., example=(x, y))")
     task = started(task)
+    if task.plan.rule is not None:
+        raise NotExportable(f"a task whose strategy trains by the rule {task.plan.rule.name!r}", TRUSTED)
     return _Export(task, rows).plan()
 
 

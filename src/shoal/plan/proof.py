@@ -49,8 +49,9 @@ class Reference:
         load_arrays(self._model.module, params)
         arrays = named_arrays(self._model.module)
         self._trained = {name: arrays[name] for name in self._model.trained}
+        local = task.plan
         self._start = {name: tensor.detach().clone() for name, tensor in self._trained.items()}
-        self._stepper = Stepper(task.plan.optimizer, self._trained.values())  # type: ignore[arg-type]
+        self._stepper = Stepper(local.optimizer, self._trained.values(), local.per_step, local.clip_gradient)  # type: ignore[arg-type]
         self.rounding = {name: np.zeros(tuple(array.shape), np.bool_) for name, array in self._trained.items()}
         """Which elements moved by what is mere rounding: their true gradient is 0, as that of a bias before a norm."""
 
@@ -145,7 +146,10 @@ def verified(plan: Plan, task: Task, batch: Mapping[str, Array]) -> None:
         raise NotExportable(f"the exported step is not torch's: {'; '.join(wrong)}", TRUSTED)
     model = Model(task, training=True)
     params = read_arrays(model.module, model.arrays)
-    training, reference = Training(plan, params, seed=1), Reference(task, params, plan.manifest, 1)
+    training, reference = (
+        Training(plan, params, seed=1, rate=task.plan.per_step),
+        Reference(task, params, plan.manifest, 1),
+    )
     losses = [(training.step(batch), reference.step(batch)) for _ in range(STEPS)]
     far = [name for name in plan.manifest.trained if _apart(name, training.arrays, reference) > AGREES]
     if far or not all(math.isclose(*pair, rel_tol=AGREES, abs_tol=AGREES) for pair in losses):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from shoal.core.errors import ConfigurationError, NotFinite, PlanError
+from shoal.core.rate import CONSTANT, Rate
 from shoal.core.tree import Array, Tree
 from shoal.plan.file import PlanFile, parsed, read_file
 from shoal.plan.manifest import Dim
@@ -150,10 +151,20 @@ EVALUATED = 1024
 
 
 class Training:
-    """A model in training: its arrays, its optimizer's state, and how many steps were taken."""
+    """A model in training: its arrays, its optimizer's state, and how many steps were taken.
+
+    Step t has `rate.at(t)` times the learning rate.
+    """
 
     def __init__(
-        self, plan: Plan, params: Tree, *, lr: float | None = None, seed: int = 0, start: Tree | None = None
+        self,
+        plan: Plan,
+        params: Tree,
+        *,
+        lr: float | None = None,
+        rate: Rate = CONSTANT,
+        seed: int = 0,
+        start: Tree | None = None,
     ) -> None:
         manifest = plan.manifest
         self._plan = plan
@@ -164,7 +175,8 @@ class Training:
                 f"start/{name.removeprefix('array/')}": a for name, a in plan._arrays(start or params).items()
             }
         self._values |= {f"state/{entry.name}": np.zeros(entry.shape, entry.dtype) for entry in manifest.state}
-        self._values["learning_rate"] = np.asarray(manifest.learning_rate if lr is None else lr, np.float32)
+        self._lr = manifest.learning_rate if lr is None else lr
+        self._rate = rate
         self.steps = 0
 
     @property
@@ -180,7 +192,8 @@ class Training:
             f"noise/{index}": uniform(self._seed, self.steps, index, sizes(shape, rows))
             for index, shape in enumerate(self._plan.manifest.noise)
         }
-        found = self._plan.run("train", {**self._values, **_prefixed("batch", given), **noise})
+        lr = {"learning_rate": np.asarray(self._lr * self._rate.at(self.steps), np.float32)}
+        found = self._plan.run("train", {**self._values, **_prefixed("batch", given), **noise, **lr})
         loss = float(found.pop("loss"))
         if not np.isfinite(loss):
             raise NotFinite(f"step {self.steps}: the loss is {loss}", "lower the learning rate, or check the data")

@@ -11,7 +11,7 @@ from torch import nn
 from shoal.core.errors import NotExportable
 from shoal.core.roles import Role
 from shoal.core.task import LocalPlan, OptimizerSpec
-from shoal.train.arrays import choose_trained, describe, named_arrays
+from shoal.train.arrays import choose_trained, named_arrays
 from shoal.train.objective import Measure, objective, takes_model
 from shoal.train.optimizer import build
 from shoal.train.startup import light_step
@@ -29,7 +29,7 @@ class Model:
 
     def __init__(self, task: Task, *, training: bool) -> None:
         self.task = task
-        self.arrays = describe(task.model, task.roles)
+        self.arrays = task.arrays
         self._module = _Measured(copy.deepcopy(task.model).train(training))
         trained = {id(parameter) for parameter in choose_trained(self.module, self.arrays)}
         self.trained = [name for name, tensor in named_arrays(self.module).items() if id(tensor) in trained]
@@ -95,6 +95,8 @@ def training(model: Model, plan: LocalPlan) -> Named:
         with torch.no_grad():
             gradients = {name: grad for name, grad in zip(leaves, grads, strict=True) if grad is not None}
             _pull(model, plan.proximal, gradients, given)
+            if plan.clip_gradient is not None:
+                gradients = _clipped(gradients, plan.clip_gradient)
             params = {name: arrays[name] for name in gradients}
             after, state = _stepped(plan.optimizer, params, gradients, _section(given, "state"), given[RATE])
         return {
@@ -217,6 +219,13 @@ def _pull(model: Model, mu: float, gradients: Tensors, given: Mapping[str, torch
     for name in _pulled(model):
         if name in gradients:
             gradients[name] = gradients[name].add(given[f"array/{name}"] - given[f"start/{name}"], alpha=mu)
+
+
+def _clipped(gradients: Tensors, most: float) -> Tensors:
+    """Scale gradients so that their L2 norm is `most` at most, as torch.nn.utils.clip_grad_norm_ does."""
+    total = torch.stack([(gradient * gradient).sum() for gradient in gradients.values()]).sum().sqrt()
+    factor = torch.clamp(most / (total + 1e-6), max=1.0)
+    return {name: gradient * factor for name, gradient in gradients.items()}
 
 
 def _section(given: Mapping[str, torch.Tensor], prefix: str) -> Tensors:
