@@ -20,7 +20,7 @@ from shoal.data import boston_housing
 
 Rows = Mapping[str, Array]
 TEXT = Path(__file__).parents[2] / "LICENSE"
-LENGTH, LETTERS = 12, 64
+LENGTH, LETTERS = 6, 64
 SIZES = (8, 8, 5, 3, 8)
 
 

@@ -1,7 +1,7 @@
 """The owner's process: checks in, works, makes the result durable, reports it, and begins again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -62,7 +62,8 @@ class Agent:
     """One device of one owner.
 
     `code` gives the owner's task. It imports torch, so it is called when there is nothing else to do, after the first
-    statistics; without it the agent releases statistics only. `token` is needed to enrol, once. `say` is told what is
+    statistics; without it the agent releases statistics only. `plans` names tasks that are
+    trained by their plan, without code and torch. `token` is needed to enrol, once. `say` is told what is
     about to be released, before its first byte is sent, and what went wrong. `clock` tells seconds since 1970.
     `settings` say how it trains; `ca` is a further bundle of certificates to trust. `labour`, made
     with the agent's connection, carries out assignments in place of `code`; `durable` is told the assignment whose
@@ -78,6 +79,7 @@ class Agent:
         *,
         token: str | None = None,
         code: "Callable[[], Task] | None" = None,
+        plans: Sequence[str] = (),
         policy: Policy | None = None,
         settings: LocalSettings | None = None,
         ca: Path | str | None = None,
@@ -101,9 +103,9 @@ class Agent:
         self._connection = Connection(url, self._identity.secret or token, ca=ca, transport=transport)
         self._meter = Meter(self._connection.traffic)
         self._lease = Lease(self._connection)
-        code = code if self._policy.training else None
+        code, plans = (code, plans) if self._policy.training else (None, ())
         self._participant: Labour = (
-            Participant(self._connection, home, data, self._policy, code, self._lease.progress, settings)
+            Participant(self._connection, home, data, self._policy, code, self._lease.progress, settings, plans)
             if labour is None
             else labour(self._connection)
         )

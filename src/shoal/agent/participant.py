@@ -1,6 +1,6 @@
 """Carrying out one assignment, up to the moment before anything leaves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,7 +11,7 @@ from shoal.agent.home import AgentHome, Fetch
 from shoal.agent.policy import Policy
 from shoal.agent.settings import LocalSettings
 from shoal.agent.work import Result, check, measure, trained
-from shoal.core.errors import CodeMismatch
+from shoal.core.errors import CodeMismatch, PlanError
 from shoal.core.origin import Origin
 from shoal.core.roles import Role
 from shoal.core.subject import AGAINST, Subject
@@ -22,6 +22,7 @@ from shoal.wire.http import Connection
 from shoal.wire.models import FileTree, fetch_tree, file_size, open_tree
 
 if TYPE_CHECKING:
+    from shoal.agent.plan_training import PlanTraining
     from shoal.agent.training import Training
     from shoal.train.task import Task
 
@@ -71,8 +72,10 @@ class Participant:
         code: "Callable[[], Task] | None",
         progress: Callable[[], None],
         settings: LocalSettings | None = None,
+        plans: Sequence[str] = (),
     ) -> None:
         self._connection = connection
+        self._plans = tuple(plans)
         self._home = home
         self._data = data
         self._policy = policy
@@ -82,7 +85,7 @@ class Participant:
         self._settings.check(data.rows, policy)
         self._task: Task | None = None
         self._specs: dict[str, TaskSpec] = {}
-        self._trainings: dict[str, Training] = {}
+        self._trainings: dict[str, Training | PlanTraining] = {}
         self._introduced: set[str] = set()
 
     @property
@@ -92,8 +95,9 @@ class Participant:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The names of the tasks that the loaded code is for."""
-        return () if self._task is None else (self._task.name,)
+        """The names of the tasks that the loaded code is for, and of those that are trained by plan."""
+        coded = () if self._task is None else (self._task.name,)
+        return (*coded, *(name for name in self._plans if name not in coded))
 
     def load(self) -> None:
         """Load the owner's code. Raises ConfigurationError when it cannot be."""
@@ -131,7 +135,7 @@ class Participant:
             values |= {f"{AGAINST}{name}": value for name, value in other.items()}
         return measured(assignment, spec, values, held)
 
-    def _introduction(self, task: str, training: "Training") -> Origin | None:
+    def _introduction(self, task: str, training: "Training | PlanTraining") -> Origin | None:
         if task in self._introduced:
             return None
         self._introduced.add(task)
@@ -142,22 +146,42 @@ class Participant:
             self._specs[task] = self._connection.call("GET", f"/v1/tasks/{task}", None, TaskSpec)
         return self._specs[task]
 
-    def _training(self, task: str, spec: TaskSpec) -> "Training":
+    def _training(self, task: str, spec: TaskSpec) -> "Training | PlanTraining":
         if task not in self._trainings:
             self._trainings[task] = self._prove(spec)
         return self._trainings[task]
 
-    def _prove(self, spec: TaskSpec) -> "Training":
-        if self._task is None or self._task.name != spec.name:
-            raise CodeMismatch(f"no code for task {spec.name!r} here", "install it and name it with --code")
-        from shoal.agent.training import Training
+    def _prove(self, spec: TaskSpec) -> "Training | PlanTraining":
+        if self._task is not None and self._task.name == spec.name:
+            from shoal.agent.training import Training
 
-        model = file_size(spec.arrays)
-        initial = self._version(spec.initial, spec)
+            trees = (self._version(spec.initial, spec), self._fixed(spec), self._golden(spec))
+            return Training(self._task, spec, trees, self._data, self._progress, self._settings)
+        if spec.name in self._plans:
+            return self._by_plan(spec)
+        raise CodeMismatch(
+            f"no code for task {spec.name!r} here", f"install it and name it with --code, or give --plan {spec.name}"
+        )
+
+    def _by_plan(self, spec: TaskSpec) -> "PlanTraining":
+        from shoal.agent.plan_training import PlanTraining
+        from shoal.plan.file import MOST_BYTES
+        from shoal.plan.run import from_bytes
+
+        if not spec.exported:
+            raise PlanError(f"task {spec.name!r} was published without a plan", "install its code; name it with --code")
+        plan = from_bytes(self._kept(spec.exported, MOST_BYTES).read_bytes())
+        golden = self._golden(spec)
+        local = {name: golden[f"local/{name}"] for name, array in spec.arrays.items() if array.role is Role.LOCAL}
+        trees = (dict(self._fixed(spec)), local)
+        return PlanTraining(plan, spec, trees, self._data, self._progress, self._settings)
+
+    def _fixed(self, spec: TaskSpec) -> Tree:
         frozen = {name: array for name, array in spec.arrays.items() if array.role is Role.FROZEN}
-        fixed = open_tree(self._kept(spec.frozen, file_size(frozen)), frozen)
-        golden = FileTree(self._kept(spec.golden, 2 * model + GOLDEN_BYTES))
-        return Training(self._task, spec, (initial, fixed, golden), self._data, self._progress, self._settings)
+        return open_tree(self._kept(spec.frozen, file_size(frozen)), frozen)
+
+    def _golden(self, spec: TaskSpec) -> Tree:
+        return FileTree(self._kept(spec.golden, 2 * file_size(spec.arrays) + GOLDEN_BYTES))
 
     def _version(self, digest: str, spec: TaskSpec) -> Tree:
         arrays = spec.travelling

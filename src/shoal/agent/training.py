@@ -8,6 +8,7 @@ from shoal.agent.policy import Policy
 from shoal.agent.settings import LocalSettings
 from shoal.agent.work import HOLDOUT
 from shoal.core.errors import TaskError
+from shoal.core.manifest import data_digest
 from shoal.core.origin import Origin
 from shoal.core.schema import check_rows
 from shoal.core.seeds import derive, permutation
@@ -19,7 +20,7 @@ from shoal.train.device import torch_device
 from shoal.train.evaluate import evaluate
 from shoal.train.golden import section
 from shoal.train.loop import LoopTrainer
-from shoal.train.provenance import code_digest, data_digest, environment
+from shoal.train.provenance import code_digest, environment
 from shoal.train.task import Task, check_code
 
 

@@ -32,6 +32,10 @@ Code = Annotated[
     str | None,
     typer.Option(metavar="FILE.py[:TASK]", help="Your own code of the task; without it only statistics are released."),
 ]
+Plans = Annotated[
+    list[str] | None,
+    typer.Option("--plan", metavar="TASK", help="Train this task by its plan: needs onnxruntime, no code, no torch."),
+]
 Data = Annotated[
     Path | None,
     typer.Option(metavar="FILE.csv", help="Your rows; without it, what the function `data` of --code gives."),
@@ -77,6 +81,7 @@ def take_part(
     name: Annotated[str | None, typer.Option(help="Name of this device; unique at the coordinator.")] = None,
     token: Token = None,
     code: Code = None,
+    plan: Plans = None,
     data: Data = None,
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of --data to predict.")] = None,
     home: Home = None,
@@ -133,6 +138,7 @@ def take_part(
             rows,
             token=token,
             code=None if code is None else lambda: _loaded(code, rows.features, threads),
+            plans=plan or (),
             policy=Policy(
                 statistics=statistics,
                 minimum_rows=minimum_rows,

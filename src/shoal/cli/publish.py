@@ -61,6 +61,9 @@ Check = Annotated[
         help="First let the owners compare their rows with the task's.",
     ),
 ]
+Plan = Annotated[
+    bool, typer.Option("--plan/--no-plan", help="Export a plan, by which devices without your code and torch train.")
+]
 Within = Annotated[float, typer.Option("--check-seconds", min=1, help="For how long --check waits for the owners.")]
 
 
@@ -99,6 +102,7 @@ def publish(
     initial: Initial = None,
     check: Check = None,
     check_seconds: Within = 60.0,
+    plan: Plan = False,
     watch: Annotated[bool, typer.Option("--watch", help="Then follow it, measuring your test rows.")] = False,
     ca: Ca = None,
     as_json: Json = False,
@@ -134,6 +138,7 @@ def publish(
             schedule=schedule,
             serving=serving_of(serve, trial),
             seed=seed,
+            plan=plan,
         )
         if as_json:
             print_json({"task": run.id, "name": task.name, "rounds": rounds, "owners": owners, "checked": ranges})

@@ -1,6 +1,7 @@
 """Where a result comes from: what a second run needs to give the same digests."""
 
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -8,6 +9,7 @@ from typing import Any
 
 from shoal.core.origin import Origin
 from shoal.core.task import TaskSpec
+from shoal.core.tree import Tree, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,17 @@ def manifest(task: str, spec: TaskSpec, owners: Mapping[str, Origin]) -> Manifes
 def spec_digest(spec: TaskSpec) -> str:
     """Return the SHA-256 of a task as it was published, without who published it where."""
     return _digest(asdict(replace(spec, origin=Origin())))
+
+
+def data_digest(spec: TaskSpec, arrays: Tree) -> str:
+    """Return a digest of rows that differs from task to task: HMAC-SHA256 keyed with the task's own digest.
+
+    Whoever knows the task and can guess all rows can confirm the guess, so it leaves only where the owner lets it.
+    """
+    mac = hmac.new(bytes.fromhex(spec_digest(spec)), digestmod=hashlib.sha256)
+    for piece in pieces(arrays):
+        mac.update(piece)
+    return mac.hexdigest()
 
 
 def _digest(plain: Any) -> str:

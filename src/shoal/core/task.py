@@ -221,7 +221,8 @@ class TaskSpec:
     `checks` names the task that a check of this schema over all owners is for. `origin` says who published it.
     `schedule` says when rounds open. `stop` ends the task before its last round when a metric no longer improves.
     `subject` is the version that an evaluation measures, `columns` then names its metrics. Only devices of the `cohort`
-    get work, if there is one. `serving` says which versions devices serve.
+    get work, if there is one. `serving` says which versions devices serve. `exported` is the digest of the task's plan
+    (`shoal.plan`), by which devices train that have neither its code nor torch.
     """
 
     name: str
@@ -247,6 +248,7 @@ class TaskSpec:
     subject: Subject | None = None
     cohort: Cohort | None = None
     serving: Serving = Serving()
+    exported: str = ""
 
     def __post_init__(self) -> None:
         wellformed = 1 <= len(self.name) <= 64 and all(c.isalnum() or c in "-_." for c in self.name)

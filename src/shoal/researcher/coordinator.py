@@ -11,7 +11,7 @@ import httpx
 from shoal.algorithms import evaluation, measuring, registry, statistics
 from shoal.algorithms import quantiles as bisection
 from shoal.algorithms.evaluation import Evaluation
-from shoal.core.errors import Abandoned, CorruptStore, TaskError
+from shoal.core.errors import Abandoned, ConfigurationError, CorruptStore, NotFound, TaskError
 from shoal.core.manifest import Manifest
 from shoal.core.plan import EarlyStop, Late
 from shoal.core.schedule import Schedule
@@ -39,8 +39,10 @@ from shoal.wire.messages import (
     VersionRecord,
     VersionsReply,
 )
+from shoal.wire.models import fetch_bytes
 
 if TYPE_CHECKING:
+    from shoal.plan.run import Plan
     from shoal.train.task import Task
 
 
@@ -86,6 +88,7 @@ class Coordinator:
         schedule: Schedule = Schedule(),  # noqa: B008  (it is frozen)
         serving: Serving = Serving(),  # noqa: B008  (it is frozen)
         seed: int = 0,
+        plan: bool = False,
     ) -> Run:
         """Publish a task and return its run.
 
@@ -93,19 +96,36 @@ class Coordinator:
         with `minimum` (by default the goal). So many devices are asked that the goal is reached with probability
         `confidence`, 0 for no more than the goal; what comes later is dropped or, with `late="carry"`, counted in the
         next round. `stop` ends the task when a metric no longer improves, `schedule` says when rounds open,
-        `serving` which versions devices serve. Raises TaskError when the task cannot be trained as it is,
-        SimulationOnly when its strategy is none for devices.
+        `serving` which versions devices serve. With `plan` the task's training step is exported (`shoal.plan`), and
+        devices without its code train by that; without only owners who install the code can. Raises TaskError when the
+        task cannot be trained as it is, NotExportable when it cannot be a plan, SimulationOnly when its strategy is
+        none for devices.
         """
         from shoal.train.task import compile_task
 
         goal = _goal(task, goal)
-        plan = RoundPlan(goal, goal if minimum is None else minimum, deadline, lease, attempts, confidence, late)
-        compiled = compile_task(self._resolved(task), rounds=rounds, plan=plan, seed=seed, stop=stop, schedule=schedule)
-        compiled = replace(compiled, spec=replace(compiled.spec, serving=serving))
-        registry.check_servable(compiled.spec)
+        closing = RoundPlan(goal, goal if minimum is None else minimum, deadline, lease, attempts, confidence, late)
+        task = self._resolved(task)
+        compiled = compile_task(task, rounds=rounds, plan=closing, seed=seed, stop=stop, schedule=schedule)
+        spec = replace(compiled.spec, serving=serving)
+        registry.check_servable(spec)
+        if plan:
+            exported = _exported(task)
+            self._upload(exported.tree)
+            spec = replace(spec, exported=exported.digest)
         for tree in (compiled.initial, compiled.frozen, compiled.golden):
             self._upload(tree)
-        return self._post(compiled.spec)
+        return self._post(spec)
+
+    def plan(self, task: str) -> "Plan":
+        """Return the plan that a task was published with, as for an app to bring along. Raises NotFound."""
+        from shoal.plan.file import MOST_BYTES
+        from shoal.plan.run import from_bytes
+
+        run = self.run(task)
+        if not run.spec.exported:
+            raise NotFound(f"no plan of task {run.id!r}", "publish it with one")
+        return from_bytes(fetch_bytes(self._connection, run.spec.exported, MOST_BYTES))
 
     def check(self, task: "Task", *, goal: int, within: float = 60.0) -> Ranges:
         """Let `goal` owners compare their rows with the task's schema, and return the ranges over all of them.
@@ -298,6 +318,16 @@ class Coordinator:
         reply = self._connection.upload("/v1/blobs", encode(tree), BlobReply)
         if reply.digest != digest(tree):
             raise CorruptStore(f"the coordinator kept {reply.digest} for {digest(tree)}", "publish again")
+
+
+def _exported(task: "Task") -> "Plan":
+    try:
+        from shoal.plan.exporting import export
+    except ImportError as error:
+        raise ConfigurationError(
+            "a plan needs onnx and onnxruntime", "pip install 'shoal[onnx]', or publish without: plan=False, --no-plan"
+        ) from error
+    return export(task)
 
 
 def _goal(task: "Task", goal: int | None) -> int:

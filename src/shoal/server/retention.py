@@ -59,7 +59,7 @@ def known(state: TaskState) -> set[str]:
 
 def named(spec: TaskSpec) -> set[str]:
     """Return the digests of the blobs that a task's spec names."""
-    return {spec.initial, spec.frozen, spec.golden} - {""}
+    return {spec.initial, spec.frozen, spec.golden, spec.exported} - {""}
 
 
 def _needed(task: Kept, newest: int) -> Iterator[str]:

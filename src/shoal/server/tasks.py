@@ -16,7 +16,7 @@ from shoal.rounds.state import LeaseState, Phase
 from shoal.server.arrivals import Arrivals
 from shoal.server.journal import Journal
 from shoal.server.metrics import Metrics
-from shoal.server.retention import updates
+from shoal.server.retention import named, updates
 from shoal.server.running import RunningTask
 from shoal.server.storage import Storage
 from shoal.server.summons import Line, Summons
@@ -94,7 +94,7 @@ class Tasks(Mapping[str, RunningTask]):
         registry.check_servable(spec)
         check_schedule(spec.schedule)
         async with contextlib.AsyncExitStack() as kept:
-            for digest in sorted({spec.initial, spec.frozen, spec.golden} - {""}):
+            for digest in sorted(named(spec)):
                 await kept.enter_async_context(self._arrivals.coming(digest))
                 self.present(digest)
             async with self._publishing:

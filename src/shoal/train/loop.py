@@ -5,10 +5,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
+from shoal.algorithms.clipping import clip_update
 from shoal.core.errors import NotFinite, TaskError
 from shoal.core.roles import Role
 from shoal.core.seeds import derive, permutation
@@ -93,7 +93,7 @@ class LoopTrainer:
             self.personal[client.name] = read_arrays(self._model, staying)
         delta = dict(changes(self._model, params, self._travelling))
         if plan.clip_update is not None:
-            clip(delta, list(names_with(self._arrays, Role.TRAINABLE)), plan.clip_update)
+            clip_update(delta, list(names_with(self._arrays, Role.TRAINABLE)), plan.clip_update)
         return Update(client.assignment, delta, weight_units(client.rows), {"loss": loss})
 
     def _epochs(self, plan: LocalPlan, client: ClientData, params: Tree) -> float:
@@ -141,14 +141,6 @@ class LoopTrainer:
         trainable = set(names_with(self._arrays, Role.TRAINABLE))
         named = [(name, parameter) for name, parameter in self._model.named_parameters() if name in trainable]
         return [(parameter, tensor(tree[name]).to(self._device)) for name, parameter in named]
-
-
-def clip(delta: Tree, names: Sequence[str], most: float) -> None:
-    """Scale these arrays of an update, in place, so that the L2 norm of all of them is `most` at most."""
-    norm = math.sqrt(sum(float(np.square(delta[name], dtype=np.float64).sum()) for name in names))
-    if norm > most:
-        for name in names:
-            np.multiply(delta[name], most / norm, out=delta[name])
 
 
 def _shuffled(data: Batch, seed: int, rows: int) -> Batch:

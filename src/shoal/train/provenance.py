@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import hmac
 import inspect
 import platform
 import threading
@@ -13,10 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from shoal.core.manifest import spec_digest
 from shoal.core.origin import Environment
-from shoal.core.task import TaskSpec
-from shoal.core.tree import Tree, pieces
 
 if TYPE_CHECKING:
     from shoal.train.task import Task
@@ -65,14 +61,3 @@ def _source(code: Any) -> str:
             return inspect.getsource(code)
     except (OSError, TypeError):
         return ""
-
-
-def data_digest(spec: TaskSpec, arrays: Tree) -> str:
-    """Return a digest of rows that differs from task to task: HMAC-SHA256 keyed with the task's own digest.
-
-    Whoever knows the task and can guess all rows can confirm the guess, so it leaves only where the owner lets it.
-    """
-    mac = hmac.new(bytes.fromhex(spec_digest(spec)), digestmod=hashlib.sha256)
-    for piece in pieces(arrays):
-        mac.update(piece)
-    return mac.hexdigest()
