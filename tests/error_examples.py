@@ -29,6 +29,9 @@ from shoal.plan.graph import Operation, Program, Value
 from shoal.plan.onnx import onnx_model
 from shoal.plan.run import Plan, from_bytes, load
 from shoal.plan.selftest import proved
+from shoal.remote.limits import Limits
+from shoal.remote.recording import record
+from shoal.remote.virtual import VirtualWorker
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
 from shoal.server.key import ReceiptKey
@@ -351,3 +354,39 @@ def _(served: Served) -> httpx.Response:
         answer = served.client.post("/v1/checkin", content=stalling(), headers=served.device("bob"))
     answered.set()
     return answer
+
+
+@example("remote_failure")
+def _(_: Path) -> None:
+    bob = VirtualWorker("bob")
+    rows = bob.send(torch.ones(5, 3))
+    nn.functional.embedding(bob.send(torch.tensor([9])), rows).get()
+
+
+@example("refused_operator")
+def _(_: Path) -> None:
+    torch.ops.aten.set_(VirtualWorker("bob").send(torch.ones(2)))
+
+
+@example("wrong_place")
+def _(_: Path) -> None:
+    VirtualWorker("bob").send(torch.ones(2)) + VirtualWorker("alice").send(torch.ones(2))
+
+
+@example("over_limit")
+def _(_: Path) -> None:
+    bob = VirtualWorker("bob", limits=Limits(bytes=1000))
+    (bob.send(torch.ones(10)).expand(100, 10) + 1).get()
+
+
+@example("session_lost")
+def _(_: Path) -> None:
+    bob = VirtualWorker("bob")
+    ones = bob.send(torch.ones(2))
+    bob.close()
+    ones.get()
+
+
+@example("not_recordable")
+def _(_: Path) -> None:
+    record(torch.sum)(torch.ones(2))

@@ -26,6 +26,7 @@ _PUBLIC = {
     "ShoalError": "shoal.core.errors",
     "Strategy": "shoal.algorithms.strategy",
     "Task": "shoal.train.task",
+    "VirtualWorker": "shoal.remote.virtual",
     "adam": "shoal.algorithms.local",
     "adamw": "shoal.algorithms.local",
     "ditto": "shoal.algorithms.ditto",
@@ -42,6 +43,9 @@ _PUBLIC = {
     "fedprox": "shoal.algorithms.fedprox",
     "fedyogi": "shoal.algorithms.fedopt",
     "scaffold": "shoal.algorithms.scaffold",
+    "get": "shoal.remote.sending",
+    "record": "shoal.remote.recording",
+    "send": "shoal.remote.sending",
     "sgd": "shoal.algorithms.local",
     "simulate": "shoal.simulation.simulate",
 }

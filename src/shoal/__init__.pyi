@@ -33,6 +33,10 @@ from shoal.core.serving import Serving as Serving
 from shoal.core.task import Bounds as Bounds
 from shoal.core.task import LocalPlan as LocalPlan
 from shoal.core.task import RoundPlan as RoundPlan
+from shoal.remote.recording import record as record
+from shoal.remote.sending import get as get
+from shoal.remote.sending import send as send
+from shoal.remote.virtual import VirtualWorker as VirtualWorker
 from shoal.researcher.coordinator import Coordinator as Coordinator
 from shoal.researcher.run import Run as Run
 from shoal.simulation.population import Population as Population

@@ -40,6 +40,13 @@ ShoalError
 │   │   └── Superseded            another process leads the stream now
 │   ├── CorruptStore              what is on disk is not what was written
 │   └── StorageFull               no space left
+├── RemoteError                   a worker, or what is asked of it, is not right
+│   ├── RemoteFailure             an operator failed at the worker
+│   ├── RefusedOperator           an operator that workers do not run
+│   ├── WrongPlace                tensors that are not where they would have to be
+│   ├── NotRecordable             a function that cannot become a recorded program
+│   ├── OverLimit                 more than the worker gives one client
+│   └── SessionLost               the worker has freed what this client had
 ├── NotPermitted                  the owner's policy does not let this leave
 ├── Unreachable                   the coordinator did not answer in time
 │   └── NotACoordinator           something else answers at the address
@@ -325,6 +332,52 @@ class StorageFull(StoreError):
 
     code = "storage_full"
     status = 507
+
+
+class RemoteError(ShoalError):
+    """A worker of remote tensors, or what is asked of it, is not right."""
+
+    code = "remote"
+    status = 422
+
+
+class RemoteFailure(RemoteError):
+    """An operator failed at the worker; it is also an IndexError, ValueError, TypeError or RuntimeError, as there."""
+
+    code = "remote_failure"
+
+
+class RefusedOperator(RemoteError):
+    """An operator that is not on the list of those that workers run."""
+
+    code = "refused_operator"
+    status = 403
+
+
+class WrongPlace(RemoteError):
+    """Tensors of two workers, or remote and local ones, in one operator; or something that cannot be where it is."""
+
+    code = "wrong_place"
+
+
+class NotRecordable(RemoteError):
+    """A function does something that a recorded program cannot do, or does something else each time."""
+
+    code = "not_recordable"
+
+
+class OverLimit(RemoteError):
+    """More tensors, bytes, time or sessions than the worker gives one client."""
+
+    code = "over_limit"
+    status = 429
+
+
+class SessionLost(RemoteError):
+    """The session is over and its tensors are freed: the client was gone for longer than its lease, or left."""
+
+    code = "session_lost"
+    status = 410
 
 
 class NotPermitted(ShoalError):

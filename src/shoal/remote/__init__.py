@@ -1,0 +1,1 @@
+"""Remote tensors: work on data that lives at a worker, with ordinary PyTorch."""

@@ -1,0 +1,234 @@
+"""Running operators at the worker, one after the other.
+
+Every operator passes `_allowed_on`: there the labels of its inputs are joined and the owner's gate is asked. What
+fails poisons what it would have made; the client hears of it when it asks for a result.
+"""
+
+from typing import Any
+
+import torch
+
+from shoal.core.errors import BadRequest, NotPermitted, OverLimit, RefusedOperator, ShoalError
+from shoal.remote import failures, frames
+from shoal.remote.arguments import Reader, ident_of, tensor
+from shoal.remote.failures import KERNEL_ERRORS, Failure
+from shoal.remote.labels import OWN, Gate, Label, join
+from shoal.remote.limits import Limits
+from shoal.remote.objects import Held, Objects, Poisoned
+from shoal.remote.operators import Operator, operator_named
+from shoal.remote.program import Program, build
+from shoal.remote.randomness import Randomness
+from shoal.remote.shapes import Layout, empty, layout, results
+
+_REFUSALS = (NotPermitted, OverLimit, RefusedOperator)
+
+
+class Executor:
+    """One client's tensors, and the operators that it asks for."""
+
+    def __init__(self, gate: Gate, limits: Limits) -> None:
+        self.objects = Objects(limits)
+        self.randomness = Randomness()
+        self._gate = gate
+        self._limits = limits
+        self._operators: list[Operator | Failure] = []
+        self._programs: dict[int, Program] = {}
+        self._reader = Reader(self.objects)
+
+    def learn(self, names: list[str]) -> None:
+        """Take up operators under the next numbers; one that is not allowed fails where it is used."""
+        for name in names:
+            try:
+                self._operators.append(operator_named(name))
+            except RefusedOperator as error:
+                self._operators.append(failures.of(error))
+
+    def run(self, step: list[Any]) -> None:
+        """Carry out one step of a batch. Raises BadRequest for what is none."""
+        try:
+            what = step[0]
+            if what >= 0:
+                self._run(self._operators[what], step)
+            elif what == frames.RUN:
+                self._repeat(self._programs[step[1]], step[2], step[3])
+            elif what == frames.PUT:
+                self.put(step[1], tensor(step[2], step[3], step[4]))
+            elif what == frames.SEED:
+                self.randomness.seed(step[1])
+            else:
+                raise BadRequest(f"a step {what}", "use the same version on both sides")
+        except (
+            KeyError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            ValueError,
+        ) as error:  # not what a client of ours sends
+            raise BadRequest("a step of a form that is not known", "use the same version on both sides") from error
+
+    def put(self, ident: int, sent: torch.Tensor, label: Label = OWN) -> None:
+        """Keep a tensor that came from outside."""
+        try:
+            self.objects.reserve(sent.nbytes)
+        except OverLimit as error:
+            self.objects.poison(ident, failures.of(error))
+        else:
+            self.objects.keep(ident, sent, label)
+
+    def _run(self, operator: Operator | Failure, step: list[Any]) -> None:
+        if isinstance(operator, Failure):
+            return self._fail(operator, step)
+        label = OWN
+        try:
+            args, kwargs = self._reader.call(step)
+            label = self._allowed_on(operator, self._reader.held)
+            self.objects.reserve(_new_bytes(operator, args, kwargs))
+            made = self._call(operator, args, kwargs)
+        except Poisoned as error:
+            self._fail(error.failure, step)
+        except _REFUSALS as error:
+            self._fail(failures.of(error), step)
+        except BadRequest:
+            raise
+        except KERNEL_ERRORS as error:
+            described = self._gate.traceback(label)
+            self._fail(failures.kernel(operator.name, error, described=described), step)
+        else:
+            if operator.writes:
+                self._mark(operator, args, kwargs, label)
+            self._keep(step[1], made, label)
+
+    def _allowed_on(self, operator: Operator, held: list[Held]) -> Label:
+        label = join(each.storage.label for each in held)
+        self._gate.operate(operator, label)
+        return label
+
+    def _call(self, operator: Operator, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if not operator.random:
+            return operator.call(*args, **kwargs)
+        with self.randomness.drawing():
+            return operator.call(*args, **kwargs)
+
+    def _mark(self, operator: Operator, args: list[Any], kwargs: dict[str, Any], label: Label) -> None:
+        """Give what was written the label of all that was read."""
+        written = {id(each) for each in _tensors(operator.written(args, kwargs))}
+        for held in self._reader.held:
+            if id(held.tensor) in written:
+                held.storage.label, held.storage.program = label, None
+
+    def _keep(self, idents: list[int], made: Any, label: Label) -> None:
+        outputs = made if isinstance(made, list | tuple) else (made,)
+        for ident, output in zip(idents, outputs, strict=False):
+            if ident and isinstance(output, torch.Tensor):
+                self.objects.keep(ident, output, label)
+
+    def _fail(self, failure: Failure, step: list[Any]) -> None:
+        for ident in step[1]:
+            if ident:
+                self.objects.poison(ident, failure)
+        if not any(step[1]) and step[2]:  # what an operator in place was to change is not what it should be
+            for ident in _idents(step[2][0]):
+                self.objects.poison(ident, failure)
+
+    # ---- recorded programs
+
+    def free(self, ident: int) -> None:
+        """Forget a tensor or a program."""
+        if self._programs.pop(ident, None) is None:
+            self.objects.free(ident)
+
+    def define(self, asked: frames.Define) -> None:
+        """Build a recorded program, which then runs by its number."""
+        if len(self._programs) >= self._limits.programs:
+            raise OverLimit(f"{len(self._programs)} recorded programs", "record fewer functions")
+        self.learn(asked.names)
+        try:
+            self._programs[asked.program] = build(asked, self._operators, self.objects)
+        except Poisoned as error:
+            raise error.failure.error() from error
+
+    def _repeat(self, program: Program, inputs: list[list[int]], outputs: list[list[int]]) -> None:
+        for given, made in zip(inputs, outputs, strict=True):
+            self._once(program, given, made)
+
+    def _once(self, program: Program, given: list[int], made: list[int]) -> None:
+        label = OWN
+        try:
+            held = [self.objects.find(ident) for ident in given]
+            label = self._allowed_in(program, held)
+            self.objects.reserve(program.nbytes)
+            if program.random:
+                with self.randomness.drawing():
+                    values = program.run([each.tensor for each in held])
+            else:
+                values = program.run([each.tensor for each in held])
+        except Poisoned as error:
+            self._fail_program(program, error.failure, made)
+        except ShoalError as error:
+            self._fail_program(program, failures.of(error), made)
+        except KERNEL_ERRORS as error:
+            described = self._gate.traceback(label)
+            self._fail_program(program, failures.kernel("a recorded program", error, described=described), made)
+        else:
+            program.mark(label, held)
+            for ident, value in zip([*made, *program.kept], values, strict=True):
+                self.objects.keep(ident, value, label, program.digest)
+
+    def _allowed_in(self, program: Program, held: list[Held]) -> Label:
+        label = join((*(each.storage.label for each in held), *(each.storage.label for each in program.outside)))
+        for operator in program.operators if label is not program.permitted else ():
+            self._gate.operate(operator, label)
+        program.permitted = label
+        return label
+
+    def _fail_program(self, program: Program, failure: Failure, made: list[int]) -> None:
+        program.broken = program.broken or failure
+        for ident in (*made, *program.kept, *program.written):
+            self.objects.poison(ident, failure)
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        return [values]
+    return [each for value in values for each in _tensors(value)] if isinstance(values, list) else []
+
+
+def _idents(given: Any) -> list[int]:
+    if isinstance(given, list):
+        return [ident for each in given for ident in _idents(each)]
+    return [ident_of(given)] if getattr(given, "code", None) == frames.REF else []
+
+
+def _new_bytes(operator: Operator, args: list[Any], kwargs: dict[str, Any]) -> int:
+    """Return the bytes that a call will take for its results."""
+    if operator.data_dependent:
+        return sum(each.nbytes for each in _tensors(args)) * 8
+    if operator.returns_written or any(source is not None for source in operator.views):
+        return 0
+    key: list[Any] = [operator.name]
+    _describe(args, key)
+    for name, value in kwargs.items():
+        key.append(name)
+        _describe(value, key)
+    found = results(operator, tuple(key), args, kwargs, _on_meta)
+    return sum(each.nbytes for each in found.outputs if each is not None)
+
+
+def _describe(given: Any, key: list[Any]) -> None:
+    if isinstance(given, torch.Tensor):
+        key.append(layout(given))
+    elif isinstance(given, list):
+        key.append(len(given))
+        for each in given:
+            _describe(each, key)
+    else:
+        key.append((type(given), given) if not isinstance(given, float) else float)
+
+
+def _on_meta(given: Any) -> Any:
+    if isinstance(given, torch.Tensor):
+        of: Layout = layout(given)
+        return empty(of)
+    if isinstance(given, torch.device):
+        return torch.device("meta")
+    return [_on_meta(each) for each in given] if isinstance(given, list) else given

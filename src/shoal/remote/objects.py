@@ -1,0 +1,113 @@
+"""The tensors that a worker keeps for one client: counted by storage, capped, each with the label of its data."""
+
+from dataclasses import dataclass
+
+import torch
+
+from shoal.core.errors import BadRequest, OverLimit
+from shoal.remote.failures import Failure
+from shoal.remote.labels import OWN, Label
+from shoal.remote.limits import Limits
+
+
+@dataclass(slots=True)
+class Storage:
+    """Memory that one or more tensors look at; what is written into one of them is in all."""
+
+    nbytes: int
+    label: Label
+    uses: int = 0
+    program: str | None = None
+    """Digest of the recorded program that wrote it last."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A tensor at the worker."""
+
+    tensor: torch.Tensor
+    storage: Storage
+    key: int
+
+
+class Poisoned(Exception):
+    """An input is the result of something that failed before."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+class Objects:
+    """One client's tensors by number."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held: dict[int, Held | Failure] = {}
+        self._storages: dict[int, Storage] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all storages."""
+        return self._bytes
+
+    def find(self, ident: int) -> Held:
+        """Return a tensor. Raises Poisoned for one that could not be made, BadRequest for an unknown number."""
+        found = self._held.get(ident)
+        if found is None:
+            raise BadRequest(f"there is no tensor {ident}", "use handles of this session that were not freed")
+        if isinstance(found, Failure):
+            raise Poisoned(found)
+        return found
+
+    def reserve(self, nbytes: int) -> None:
+        """Raise OverLimit where so many more bytes, or one more tensor, would be too much."""
+        if self._bytes + nbytes > self._limits.bytes:
+            raise OverLimit(
+                f"{nbytes} bytes more on top of {self._bytes}",
+                f"keep fewer tensors; the worker allows {self._limits.bytes} bytes to a client",
+            )
+        if len(self._held) >= self._limits.objects:
+            raise OverLimit(
+                f"{len(self._held)} tensors", f"keep fewer; the worker allows {self._limits.objects} to a client"
+            )
+
+    def keep(self, ident: int, tensor: torch.Tensor, label: Label, program: str | None = None) -> Held:
+        """Keep a tensor under a number; with others on the same storage, its label is joined with theirs."""
+        self.free(ident)
+        whole = tensor.untyped_storage()
+        key = whole._cdata
+        storage = self._storages.get(key)
+        if storage is None:
+            storage = self._storages[key] = Storage(whole.nbytes(), OWN)
+            self._bytes += storage.nbytes
+        storage.uses += 1
+        storage.label = label
+        storage.program = program
+        held = self._held[ident] = Held(tensor, storage, key)
+        return held
+
+    def poison(self, ident: int, failure: Failure) -> None:
+        """Remember that what this number stands for could not be made."""
+        self.free(ident)
+        self._held[ident] = failure
+
+    def free(self, ident: int) -> None:
+        """Forget a number."""
+        held = self._held.pop(ident, None)
+        if not isinstance(held, Held):
+            return
+        held.storage.uses -= 1
+        if not held.storage.uses:
+            self._bytes -= held.storage.nbytes
+            del self._storages[held.key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._held.clear()
+        self._storages.clear()
+        self._bytes = 0

@@ -1,0 +1,274 @@
+"""A recorded program at the worker: the operators of one call in a row, over a table of values.
+
+Values are found by place: the inputs first, then what lives outside (parameters, the optimizer's state, constants),
+then each result. A value is dropped after its last use. `text` is the program as its owner reads it; its SHA-256 is
+the digest that an approval names.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+import torch
+from msgspec.msgpack import Ext
+
+from shoal.core.errors import BadRequest, NotRecordable
+from shoal.remote import frames
+from shoal.remote.arguments import constant, ident_of
+from shoal.remote.failures import Failure
+from shoal.remote.labels import Label
+from shoal.remote.objects import Held, Objects
+from shoal.remote.operators import Operator
+from shoal.remote.shapes import empty, layout
+
+Values = list[Any]
+
+
+@dataclass(slots=True)
+class Instruction:
+    """One operator: where its arguments are, where its results go, what is over after it."""
+
+    call: Callable[..., Any]
+    fetch: Callable[[Values], Any]
+    places: tuple[int, ...]
+    several: bool
+    over: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Program:
+    """What a client recorded, ready to run."""
+
+    text: str
+    shapes: tuple[torch.Size, ...]
+    table: Values
+    instructions: list[Instruction]
+    results: tuple[int, ...]
+    kept: tuple[int, ...]
+    """Handles that stand for the latest run's tensors."""
+    outside: list[Held]
+    changed: list[Held]
+    """Those of `outside` that a run writes."""
+    changed_inputs: tuple[int, ...]
+    written: tuple[int, ...]
+    """The handles of `changed`."""
+    operators: list[Operator]
+    nbytes: int = 0
+    digest: str = field(init=False)
+    broken: Failure | None = None
+    permitted: Label | None = None
+
+    def __post_init__(self) -> None:
+        self.digest = hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws random numbers."""
+        return any(operator.random for operator in self.operators)
+
+    def run(self, inputs: Sequence[torch.Tensor]) -> list[Any]:
+        """Return the results of one call, then what is kept. Raises BadRequest for inputs of other shapes."""
+        if tuple(each.shape for each in inputs) != self.shapes:
+            raise BadRequest(
+                f"inputs of shapes {[list(each.shape) for each in inputs]} for a program recorded with "
+                f"{[list(each) for each in self.shapes]}",
+                "record it again for these shapes",
+            )
+        values = [*inputs, *self.table]
+        for step in self.instructions:
+            made = step.call(*step.fetch(values))
+            if step.several:
+                for place, value in zip(step.places, made, strict=True):
+                    values[place] = value
+            elif step.places:
+                values[step.places[0]] = made
+            for place in step.over:
+                values[place] = None
+        return [values[place] for place in self.results]
+
+    def mark(self, label: Label, inputs: Sequence[Held]) -> None:
+        """Give all that a run wrote the label of all that it read."""
+        for held in (*self.changed, *(inputs[at] for at in self.changed_inputs)):
+            held.storage.label, held.storage.program = label, self.digest
+
+
+def build(asked: frames.Define, operators: Sequence[Operator | Failure], objects: Objects) -> Program:
+    """Return the program of a definition. Raises BadRequest for a malformed one, Poisoned for a failed input."""
+    building = _Building(asked, objects)
+    for step in asked.steps:
+        operator = operators[step[0]]
+        if isinstance(operator, Failure):
+            raise operator.error()
+        building.add(operator, step)
+    return building.program()
+
+
+class _Building:
+    """The table of values as it grows: each argument, and each result, gets the next place."""
+
+    def __init__(self, asked: frames.Define, objects: Objects) -> None:
+        self._asked = asked
+        self._objects = objects
+        self._given = [objects.find(ident) for ident in asked.inputs]
+        self._places = {ident: place for place, ident in enumerate(asked.inputs)}
+        self._names = [f"input{place}" for place in range(len(asked.inputs))]
+        self._roots = list(range(len(asked.inputs)))
+        """Whose storage a value lies in: its own place unless it is a view."""
+        self._metas: Values = [empty(layout(held.tensor)) for held in self._given]
+        self._lists: dict[int, tuple[int, ...]] = {}
+        self._taken = 0
+        self._table: Values = []
+        self._outside: dict[int, Held] = {}
+        self._fleeting: set[int] = set()
+        self._written: set[int] = set()
+        self._operators: list[Operator] = []
+        self._steps: list[Instruction] = []
+        self._reads: list[tuple[int, ...]] = []
+        self._lines: list[str] = []
+
+    def add(self, operator: Operator, step: list[Any]) -> None:
+        """Take up one step."""
+        args = [self._argument(each) for each in step[2]]
+        kwargs = {name: self._argument(each) for name, each in step[3].items()} if len(step) > 3 else {}
+        self._operators.append(operator)
+        for place in self._writes(operator, args, kwargs):
+            self._written.add(self._roots[place])
+        metas = self._foresee(operator, args, kwargs) if any(step[1]) else [None] * len(step[1])
+        places = tuple(
+            self._result(operator, at, ident, args, meta)
+            for at, (ident, meta) in enumerate(zip(step[1], metas, strict=True))
+        )
+        call = partial(_named, operator.call, tuple(kwargs)) if kwargs else operator.call
+        self._instruct(call, (*args, *kwargs.values()), places, bool(places) and _several(operator))
+        named = [f"{name}={self._names[place]}" for name, place in kwargs.items()]
+        said = f"{operator.name}({', '.join([*(self._names[place] for place in args), *named])})"
+        self._lines.append(f"{', '.join(self._names[place] for place in places)} = {said}" if places else said)
+
+    def _instruct(
+        self, call: Callable[..., Any], read: tuple[int, ...], places: tuple[int, ...], several: bool
+    ) -> None:
+        self._steps.append(Instruction(call, _fetch(read), places, several))
+        self._reads.append(read)
+
+    def _argument(self, given: Any) -> int:
+        if isinstance(given, list) and any(isinstance(each, Ext) for each in given):
+            places = tuple(self._argument(each) for each in given)
+            name = f"[{', '.join(self._names[place] for place in places)}]"
+            gathered = self._new(None, name, [self._metas[place] for place in places])
+            self._fleeting.add(gathered)
+            self._lists[gathered] = places
+            self._instruct(_gathered, places, (gathered,), False)
+            return gathered
+        if _is_ref(given):
+            return self._tensor(ident_of(given))
+        if isinstance(given, Ext):
+            value = constant(given)
+            return self._new(value, str(value), torch.device("meta") if isinstance(value, torch.device) else value)
+        if isinstance(given, list):
+            return self._new(given, str(given), given)
+        return self._new(given, repr(given), given)
+
+    def _tensor(self, ident: int) -> int:
+        place = self._places.get(ident)
+        if place is None:
+            held = self._outside[ident] = self._objects.find(ident)
+            kind = f"{str(held.tensor.dtype).removeprefix('torch.')}{list(held.tensor.shape)}"
+            name = f"outside{len(self._outside) - 1}:{kind}"
+            place = self._places[ident] = self._new(held.tensor, name, empty(layout(held.tensor)))
+        return place
+
+    def _result(self, operator: Operator, at: int, ident: int, args: list[int], meta: Any) -> int:
+        place = self._new(None, f"r{len(self._fleeting)}", meta)
+        self._fleeting.add(place)
+        if ident:
+            self._places[ident] = place
+        source = operator.views[min(at, len(operator.views) - 1)]
+        if source is not None and source < len(args):
+            self._roots[place] = self._roots[args[source]]
+        return place
+
+    def _foresee(self, operator: Operator, args: list[int], kwargs: dict[str, int]) -> list[Any]:
+        """Return the results on the meta device, and count what they will take."""
+        if operator.data_dependent:
+            raise NotRecordable(
+                f"{operator.name}, whose result has a shape that depends on values",
+                "use torch.where, or do not record it",
+            )
+        named = {name: self._metas[place] for name, place in kwargs.items()}
+        made = operator.call(*(self._metas[place] for place in args), **named)
+        outputs = list(made) if isinstance(made, list | tuple) else [made]
+        if all(source is None for source in operator.views):
+            self._taken += sum(each.nbytes for each in outputs if isinstance(each, torch.Tensor))
+        return outputs
+
+    def _new(self, value: Any, name: str, meta: Any) -> int:
+        place = len(self._names)
+        self._metas.append(meta)
+        self._names.append(name)
+        self._roots.append(place)
+        self._table.append(value)
+        return place
+
+    def _writes(self, operator: Operator, args: list[int], kwargs: dict[str, int]) -> list[int]:
+        places = [args[at] if at < len(args) else kwargs.get(name) for at, name in operator.writes]
+        return [each for place in places if place is not None for each in self._lists.get(place, (place,))]
+
+    def program(self) -> Program:
+        """Return what was built."""
+        results = tuple(self._tensor(ident) for ident in (*self._asked.outputs, *self._asked.kept))
+        self._drop(set(results))
+        changed = {ident: held for ident, held in self._outside.items() if self._places[ident] in self._written}
+        return Program(
+            "\n".join([*self._lines, "return " + ", ".join(self._names[place] for place in results)]),
+            tuple(held.tensor.shape for held in self._given),
+            self._table,
+            self._steps,
+            results,
+            tuple(self._asked.kept),
+            list(self._outside.values()),
+            list(changed.values()),
+            tuple(at for at in range(len(self._given)) if at in self._written),
+            tuple(changed),
+            list(dict.fromkeys(self._operators)),
+            self._taken,
+        )
+
+    def _drop(self, results: set[int]) -> None:
+        last = {place: at for at, read in enumerate(self._reads) for place in read}
+        last |= {place: max(last.get(place, at), at) for at, step in enumerate(self._steps) for place in step.places}
+        over: dict[int, list[int]] = {}
+        for place, at in last.items():
+            if place in self._fleeting and place not in results:
+                over.setdefault(at, []).append(place)
+        for at, places in over.items():
+            self._steps[at].over = tuple(places)
+
+
+def _is_ref(given: Any) -> bool:
+    return isinstance(given, Ext) and given.code == frames.REF
+
+
+def _several(operator: Operator) -> bool:
+    return operator.returns > 1 or "List" in str(operator.call._schema.returns[0].type)
+
+
+def _fetch(read: tuple[int, ...]) -> Callable[[Values], Any]:
+    if len(read) > 1:
+        return itemgetter(*read)
+    return partial(_single, read)
+
+
+def _single(read: tuple[int, ...], values: Values) -> tuple[Any, ...]:
+    return tuple(values[place] for place in read)
+
+
+def _gathered(*each: Any) -> list[Any]:
+    return list(each)
+
+
+def _named(call: Callable[..., Any], names: tuple[str, ...], *given: Any) -> Any:
+    cut = len(given) - len(names)
+    return call(*given[:cut], **dict(zip(names, given[cut:], strict=True)))
