@@ -61,7 +61,8 @@ def test_every_error_that_is_ever_raised_is_shown() -> None:
 )
 def test_what_the_page_shows_is_what_happens(code: str, tmp_path: Path) -> None:
     error = raised(code, tmp_path)
-    assert type(error) is OURS[code]
+    assert isinstance(error, OURS[code])
+    assert type(error).code == code
     block = BLOCK.search(SECTIONS[code]["text"])
     assert block is not None
     assert block[1] == shown(error, tmp_path)
