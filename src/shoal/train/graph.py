@@ -94,9 +94,10 @@ def scripted(module: GraphModule, flat: Arrays) -> Step:
 
 def compiled(module: GraphModule, flat: Arrays) -> Step:
     """Return a graph as machine code, by torch.compile. Raises TaskError when there is no C++ compiler."""
-    fast: Step = torch.compile(module, dynamic=False)
     try:
-        with torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch's compiler imports what torch deprecates
+            fast: Step = torch.compile(module, dynamic=False)
             fast(*_copies(flat))
     except RuntimeError as error:
         raise TaskError(
