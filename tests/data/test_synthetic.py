@@ -5,7 +5,9 @@ from shoal.core.errors import ConfigurationError
 from shoal.data import FemnistLike, ShakespeareLike
 
 
-@pytest.mark.parametrize("source", [FemnistLike(50, rows=30), ShakespeareLike(50, rows=30, length=10)], ids=str)
+@pytest.mark.parametrize(
+    "source", [FemnistLike(50, rows=30), ShakespeareLike(50, rows=30, length=10)], ids=lambda made: type(made).__name__
+)
 def test_a_client_is_a_function_of_seed_and_name(source: FemnistLike | ShakespeareLike):
     names = source.names[3:6]
     first, again = source.many(names), source.many(names[::-1])[::-1]
