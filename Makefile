@@ -30,8 +30,10 @@ check: .venv/developed
 	$(MAKE) lint
 
 # A file's tests stay in one process, which keeps what they share; two processes are what a machine with two cores bears.
+# Remote tensors have a process of their own: once their device was used, autograd bears no fork, as simulations make.
 test: .venv/developed lint browser
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/remote
+	$(BIN)/pytest tests/remote
 
 # Root gets what is missing from Debian. Otherwise the browser tests are skipped with a reason, and fail in CI.
 DEBIAN := DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install

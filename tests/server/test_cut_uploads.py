@@ -75,7 +75,9 @@ def test_a_cut_line_and_a_killed_coordinator_cost_no_byte_twice(tmp_path: Path):
             assert receipt.digest == hashlib.sha256(arrays).hexdigest()
             # three parts were durable when the process died, and maybe the half of the one that was cut
             assert 0 < line.traffic.bytes_up - before < len(arrays) - 3 * PART + 8000
-            assert line.traffic.bytes_up < len(arrays) + PART // 2 + 16_000
+            # the half that was on its way when the line broke may be taken up after the device asked where it stands,
+            # and then the next part finds the upload elsewhere
+            assert line.traffic.bytes_up < len(arrays) + PART // 2 + PART + 16_000
             path = "/v1/tasks/large/versions?after=0&wait=30"
             (version,) = person.call("GET", path, None, VersionsReply, wait=30.0).versions
             assert version.digest == digest({"w": initial["w"] + 1})
