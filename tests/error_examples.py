@@ -35,21 +35,23 @@ from shoal.remote.virtual import VirtualWorker
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
 from shoal.server.key import ReceiptKey
+from shoal.server.newcomers import Newcomers
 from shoal.store.durable import storage_full
 from shoal.store.memory import MemoryBlobs, MemoryStore
 from shoal.store.sql import SqlStore
-from shoal.store.store import Entry
+from shoal.store.store import DeviceRecord, Entry
 from shoal.testing.clock import ManualClock
 from shoal.testing.in_process import run_rounds
 from shoal.testing.transport import InMemoryTransport
 from shoal.train.task import check_code, compile_task
-from shoal.wire import receipts, signing
-from shoal.wire.digests import digest_field
+from shoal.wire import receipts
+from shoal.wire.digests import CONTENT_DIGEST, digest_field
 from shoal.wire.http import Connection
 from shoal.wire.messages import ErrorMessage, TaskStatus
 from shoal.wire.models import check_digest, read_tree
+from shoal.wire.signing import EMPTY_DIGEST, key_id
 from tests.agent.federation import line_task
-from tests.server.conftest import Served, delta, report_body, spec
+from tests.server.conftest import Served, Signing, delta, device_key, report_body, spec
 
 Example: TypeAlias = Callable[[Path], object]
 
@@ -81,7 +83,7 @@ def over_http(code: str) -> Callable[[Callable[[Served], httpx.Response]], None]
             tokens = [coordinator.identities.issue(role, 0.0) for role in ("admin", "enrolment")]
             with (
                 InMemoryTransport(build_app(coordinator)) as transport,
-                httpx.Client(transport=transport, base_url="http://shoal") as client,
+                httpx.Client(transport=transport, base_url="http://shoal", auth=Signing(coordinator)) as client,
             ):
                 answer = ask(Served(client, coordinator, ManualClock(), *tokens))
             message = msgspec.json.decode(answer.content, type=ErrorMessage)
@@ -258,9 +260,15 @@ def _(served: Served) -> httpx.Response:
     return served.client.get("/v1/tasks", headers=served.people("wrong"))
 
 
-@example("bad_signature")
+@over_http("bad_signature")
+def _(served: Served) -> httpx.Response:
+    return served.client.post("/v1/checkin", content=b"{}")
+
+
+@example("pending")
 def _(_: Path) -> None:
-    signing.read(None, None, None)
+    bob = device_key("bob").public
+    raise Newcomers(welcome=True).ask(DeviceRecord(key_id(bob), "bob", bob, 0.0))
 
 
 @over_http("forbidden")
@@ -277,8 +285,7 @@ def _(served: Served) -> httpx.Response:
 @over_http("conflict")
 def _(served: Served) -> httpx.Response:
     served.device("bob")
-    body = {"name": "bob", "public_key": "A" * 43 + "="}
-    return served.client.post("/v1/devices", json=body, headers=served.people(served.enrolment))
+    return served.enrol("bob", device_key("another bob"))
 
 
 @over_http("wrong_offset")
@@ -350,8 +357,9 @@ def _(served: Served) -> httpx.Response:
         yield b"{"
         answered.wait(20)
 
+    headers = {**served.device("bob"), CONTENT_DIGEST: EMPTY_DIGEST}
     with patch("shoal.server.calls.PATIENCE_SECONDS", 0.05):
-        answer = served.client.post("/v1/checkin", content=stalling(), headers=served.device("bob"))
+        answer = served.client.post("/v1/checkin", content=stalling(), headers=headers)
     answered.set()
     return answer
 

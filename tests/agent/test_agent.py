@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from shoal.agent.policy import Policy
-from shoal.core.errors import ConfigurationError, Conflict, Unauthorised
+from shoal.core.errors import Conflict, Unauthorised
 from shoal.core.task import Bounds
 from shoal.researcher.run import Run
 from shoal.train.task import Task
@@ -172,7 +172,7 @@ def test_a_name_that_another_key_holds_is_told_to_the_user(federation: Federatio
 def test_a_wrong_token_and_none_are_told_to_the_user(federation: Federation):
     with pytest.raises(Unauthorised):
         federation.agent("bob", token="wrong").run(threading.Event())
-    with pytest.raises(ConfigurationError, match="'alice' is not enrolled"):
+    with pytest.raises(Unauthorised, match="'alice' gave no enrolment token"):
         federation.agent("alice", token=None).run(threading.Event())
 
 

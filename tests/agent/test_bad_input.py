@@ -39,7 +39,7 @@ def run(federation: Federation, name: str = "bob", **options: object) -> None:
 
 
 def test_a_wrong_token_ends_it(federation: Federation) -> None:
-    with pytest.raises(Unauthorised, match="enrolment token is not known"):
+    with pytest.raises(Unauthorised, match="the token is not known here"):
         run(federation, token="wrong")
     assert federation.coordinator.identities.devices == {}
 
@@ -47,7 +47,7 @@ def test_a_wrong_token_ends_it(federation: Federation) -> None:
 def test_a_name_that_is_taken_ends_it(federation: Federation) -> None:
     federation.start("bob", code=None)
     federation.said.until("enrolled as 'bob'")
-    with pytest.raises(Conflict, match="'bob' belongs to another device: choose another name"):
+    with pytest.raises(Conflict, match=r"'bob' belongs to another device, .*: choose another name"):
         run(federation, "bob", home="elsewhere")
 
 
@@ -59,11 +59,11 @@ def test_a_coordinator_that_began_anew_is_joined_again_once(federation: Federati
     federation.restart_home("bob")
     anew = Federation(tmp_path / "anew", MemoryStore(), MemoryBlobs())
     try:
-        with pytest.raises(Unauthorised, match="secret is not known"):
+        with pytest.raises(Unauthorised, match="is not known here"):
             run(federation, token=None, transport=anew.transport)
         federation.restart_home("bob")
         joined = federation.start("bob", code=None, token=anew.enrolment, transport=anew.transport)
-        federation.said.until("enrolling again: the device's secret is not known here")
+        federation.said.until("enrolling again: the device's key")
         joined.end()
         assert list(anew.coordinator.identities.devices) == ["bob"]
     finally:
@@ -77,9 +77,8 @@ def test_a_revoked_device_does_not_join_again(federation: Federation) -> None:
     federation.restart_home("bob")
     devices = federation.coordinator.identities.devices
     devices["bob"] = replace(devices["bob"], revoked=1.0)
-    with pytest.raises(Conflict, match="'bob' belongs to another device"):
+    with pytest.raises(Unauthorised, match="'bob' was revoked: ask an administrator"):
         run(federation)
-    assert "enrolling again: device 'bob' was revoked" in federation.said.lines
 
 
 def test_an_old_agent_ends_and_is_told_to_upgrade(federation: Federation) -> None:

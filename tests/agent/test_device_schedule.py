@@ -1,6 +1,7 @@
 """What runs in the background, and that it stops at once."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_what_only_a_person_can_mend_ends_it_and_is_told(federation: Federation)
     with open_device(federation, "ann") as device:
         device.observe(*user_data("ann"))
         identities = federation.coordinator.identities
-        identities.leave(identities.devices["ann"], 0.0)
+        identities.devices["ann"] = replace(identities.devices["ann"], revoked=0.0)
         device.run()
         federation.said.until("revoked")
         device._background._thread.join(JOIN_SECONDS)

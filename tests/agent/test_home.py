@@ -33,11 +33,11 @@ def test_what_is_secret_is_the_owners_alone(home: AgentHome):
     }
 
 
-def test_a_device_keeps_its_key_and_its_secret(home: AgentHome):
+def test_a_device_keeps_its_key(home: AgentHome):
     first = home.identity("http://shoal", "bob")
     assert home.identity("http://shoal", "bob") == first
-    assert len(first.public_key) == 44
-    assert first.public_key != first.private_key
+    assert len(first.key.public) == 44
+    assert first.key.public != first.private_key
 
 
 def test_a_home_belongs_to_one_device_of_one_coordinator(home: AgentHome):

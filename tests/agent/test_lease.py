@@ -16,7 +16,7 @@ def work(federation: Federation):
     run = federation.researcher.publish(line_task(), rounds=1, goal=1)
     agent = federation.agent("bob")
     agent._enrol()
-    connection = Connection(URL, agent._identity.secret, transport=federation.transport)
+    connection = Connection(URL, key=agent._identity.key, transport=federation.transport)
     reply = connection.call("POST", "/v1/checkin", CheckInRequest(("line",)), CheckInReply)
     clock = ManualClock()
     lease = Lease(connection, clock)

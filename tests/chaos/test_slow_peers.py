@@ -1,10 +1,12 @@
 """A peer that trickles its body holds nobody up, and is cut off."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from shoal.wire.digests import CONTENT_DIGEST, digest_field
 from tests.server.conftest import Served, delta, report_body, served, spec
 
 __all__ = ["served"]
@@ -36,7 +38,8 @@ def test_it_gets_408_its_connection_is_closed_and_others_are_served_meanwhile(
 
     def send() -> None:
         path = f"/v1/assignments/{slow.id}/report"
-        answer = served.client.post(path, content=iter(trickle), headers=served.device("alice"))
+        digest = {CONTENT_DIGEST: digest_field(hashlib.sha256(body).digest())}
+        answer = served.client.post(path, content=iter(trickle), headers={**served.device("alice"), **digest})
         error = answer.json()
         answers.append((answer.status_code, error["code"], error["problem"], answer.headers["connection"]))
 

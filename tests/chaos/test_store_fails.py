@@ -14,7 +14,7 @@ from shoal.store.memory import MemoryBlobs, MemoryStore
 from shoal.store.store import Entry
 from shoal.testing.clock import ManualClock
 from shoal.testing.transport import InMemoryTransport
-from tests.server.conftest import Served, delta, report_body, spec
+from tests.server.conftest import Served, Signing, delta, report_body, spec
 
 
 class Full(MemoryStore):
@@ -53,7 +53,7 @@ def test_rounds_go_on(store: Full, said: str, monkeypatch: pytest.MonkeyPatch):
     with (
         capture_logs() as logs,
         InMemoryTransport(build_app(coordinator)) as transport,
-        httpx.Client(transport=transport, base_url="http://shoal") as client,
+        httpx.Client(transport=transport, base_url="http://shoal", auth=Signing(coordinator)) as client,
     ):
         served = Served(client, coordinator, clock, *tokens)
         served.publish(spec(rounds=2, goal=1))

@@ -13,7 +13,7 @@ from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
 from shoal.testing.clock import ManualClock
 from shoal.testing.transport import InMemoryTransport
-from tests.server.conftest import Served, delta, report_body, spec
+from tests.server.conftest import Served, Signing, delta, report_body, spec
 
 
 def serve(home: Path, older: Served | None = None) -> Iterator[Served]:
@@ -21,10 +21,10 @@ def serve(home: Path, older: Served | None = None) -> Iterator[Served]:
     coordinator = Coordinator(SqlStore(home / "shoal.db"), FolderBlobs(home / "blobs"), clock)
     admin = older.admin if older else coordinator.identities.issue("admin", clock())
     enrolment = older.enrolment if older else coordinator.identities.issue("enrolment", clock())
-    known = older.devices if older else {}
+    known = older.devices if older else set()
     with (
         InMemoryTransport(build_app(coordinator)) as transport,
-        httpx.Client(transport=transport, base_url="http://shoal") as client,
+        httpx.Client(transport=transport, base_url="http://shoal", auth=Signing(coordinator)) as client,
     ):
         yield Served(client, coordinator, clock, admin, enrolment, known)
 

@@ -45,6 +45,12 @@ COMMANDS = [
     ("models", "note"),
     ("models", "pin"),
     ("models", "unpin"),
+    ("tokens",),
+    ("tokens", "create"),
+    ("tokens", "revoke"),
+    ("devices", "approve"),
+    ("devices", "refuse"),
+    ("devices", "revoke"),
 ]
 
 

@@ -1,6 +1,7 @@
 import base64
 import hashlib
-from collections.abc import Iterator
+import secrets
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 
 import httpx
@@ -17,7 +18,9 @@ from shoal.store.memory import MemoryBlobs, MemoryStore
 from shoal.testing.clock import ManualClock
 from shoal.testing.transport import InMemoryTransport
 from shoal.wire.codec import encode_trees, frame
-from shoal.wire.messages import CheckInReply, EnrolReply, ReportHead, TaskStatus, VersionsReply
+from shoal.wire.digests import CONTENT_DIGEST, digest_field
+from shoal.wire.messages import CheckInReply, ReportHead, TaskStatus, VersionsReply
+from shoal.wire.signing import Ed25519Key, SigningKey, sign
 
 ARRAYS = {
     "w": ArraySpec((2, 3), "float32"),
@@ -55,6 +58,38 @@ def report_body(tree: Tree, weight: float = 10.0, **head: object) -> bytes:
     return frame(replace(made, **head), data)  # type: ignore[arg-type]
 
 
+SIGNER = "Signed-By"
+
+
+def device_key(name: str) -> Ed25519Key:
+    """A device's key, the same each time."""
+    return Ed25519Key(base64.b64encode(hashlib.sha256(name.encode()).digest()).decode())
+
+
+def nonce() -> str:
+    return secrets.token_urlsafe(16)
+
+
+def signing_time(coordinator: Coordinator) -> float:
+    return coordinator.identities.nonces.now(coordinator.clock())
+
+
+class Signing(httpx.Auth):
+    """Signs what is to be sent for a device, by the coordinator's clock; a digest that is given is taken as it is."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        name = request.headers.pop(SIGNER, None)
+        if name is not None:
+            given = request.headers.get(CONTENT_DIGEST)
+            digest = given or digest_field(hashlib.sha256(request.read()).digest())
+            target, now = request.url.raw_path.decode(), signing_time(self._coordinator)
+            request.headers.update(sign(device_key(name), request.method, target, digest, now, nonce()))
+        yield request
+
+
 @dataclass
 class Served:
     """A coordinator in memory behind a client, with its tokens and a clock that stands still."""
@@ -64,20 +99,26 @@ class Served:
     clock: ManualClock
     admin: str
     enrolment: str
-    devices: dict[str, str] = field(default_factory=dict)
+    devices: set[str] = field(default_factory=set)
 
     def people(self, token: str | None = None) -> dict[str, str]:
         return {"Authorization": f"Bearer {token or self.admin}"}
 
     def device(self, name: str) -> dict[str, str]:
+        """The header by which the client knows who is to sign; it does not travel."""
         if name not in self.devices:
-            key = base64.b64encode(hashlib.sha256(name.encode()).digest()).decode()
-            answer = self.client.post(
-                "/v1/devices", json={"name": name, "public_key": key}, headers=self.people(self.enrolment)
-            )
+            answer = self.enrol(name, device_key(name))
             assert answer.status_code == 200, answer.text
-            self.devices[name] = msgspec.json.decode(answer.content, type=EnrolReply).secret
-        return {"Authorization": f"Bearer {self.devices[name]}"}
+            self.devices.add(name)
+        return {SIGNER: name}
+
+    def enrol(self, name: str, key: SigningKey, token: str | None = None, **headers: str) -> httpx.Response:
+        """Let a device ask to join, with the common enrolment token unless another one is given; "" for none."""
+        body = msgspec.json.encode({"name": name, "public_key": key.public, "key_type": key.kind})
+        digest, now = digest_field(hashlib.sha256(body).digest()), signing_time(self.coordinator)
+        signed = sign(key, "POST", "/v1/devices", digest, now, nonce())
+        shown = {} if token == "" else self.people(token or self.enrolment)
+        return self.client.post("/v1/devices", content=body, headers={**shown, **signed, **headers})
 
     def publish(self, made: TaskSpec, start: Tree = START) -> TaskStatus:
         initial = self.client.post("/v1/blobs", content=encode(start), headers=self.people()).json()["digest"]
@@ -114,5 +155,5 @@ def served() -> Iterator[Served]:
     admin = coordinator.identities.issue("admin", clock())
     enrolment = coordinator.identities.issue("enrolment", clock())
     transport = InMemoryTransport(build_app(coordinator))
-    with httpx.Client(transport=transport, base_url="http://shoal") as client:
+    with httpx.Client(transport=transport, base_url="http://shoal", auth=Signing(coordinator)) as client:
         yield Served(client, coordinator, clock, admin, enrolment)

@@ -15,7 +15,7 @@ from shoal.server.serve import open_coordinator
 from shoal.testing.clock import ManualClock
 from shoal.testing.transport import InMemoryTransport
 from tests.full_disk import fill, small_disk
-from tests.server.conftest import Served, report_body
+from tests.server.conftest import Served, Signing, device_key, report_body
 
 LARGE = 40_000
 """Numbers in the model: 160 kB, more than a database row takes."""
@@ -45,7 +45,7 @@ def rounds(disk: Path) -> None:
     coordinator.clock = clock
     admin, enrolment = (coordinator.identities.issue(role, clock()) for role in ("admin", "enrolment"))
     transport = InMemoryTransport(build_app(coordinator))
-    with httpx.Client(transport=transport, base_url="http://shoal") as client:
+    with httpx.Client(transport=transport, base_url="http://shoal", auth=Signing(coordinator)) as client:
         served = Served(client, coordinator, clock, admin, enrolment)
         task = served.publish(spec(), tree(0.0)).id
         given = {name: served.check_in(name).assignment for name in ("bob", "alice")}
@@ -58,7 +58,7 @@ def rounds(disk: Path) -> None:
         ballast = fill(disk)
         refused(served.report("alice", alice.id, report_body(tree(3.0))))
         refused(client.post("/v1/blobs", content=bytes(100_000), headers=served.people()))
-        refused(client.post("/v1/devices", json=enrolling(), headers=served.people(enrolment)))
+        refused(served.enrol("x" * 60, device_key("x")))
 
         ballast.unlink()
         assert served.report("bob", bob.id, report_body(tree(1.0))).json() == first.json()
@@ -67,10 +67,6 @@ def rounds(disk: Path) -> None:
         assert version.reports == 2
         assert served.versions(task, after=0).status.phase == "finished"
     transport.close()
-
-
-def enrolling() -> dict[str, str]:
-    return {"name": "x" * 60, "public_key": "A" * 43 + "="}
 
 
 def agent(disk: Path) -> None:

@@ -16,7 +16,7 @@ from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
 from shoal.testing.clock import ManualClock
 from shoal.testing.transport import InMemoryTransport
-from tests.server.conftest import Served, delta, report_body
+from tests.server.conftest import Served, Signing, delta, report_body
 
 
 def open_home(home: Path, clock: ManualClock, limits: Limits) -> Coordinator:
@@ -31,16 +31,16 @@ NO_LIMITS = Limits()
 
 @contextmanager
 def serving(
-    home: Path, clock: ManualClock, limits: Limits = NO_LIMITS, devices: dict[str, str] | None = None, **options: bool
+    home: Path, clock: ManualClock, limits: Limits = NO_LIMITS, devices: set[str] | None = None, **options: bool
 ) -> Iterator[Served]:
     coordinator = open_home(home, clock, limits)
     admin = coordinator.identities.issue("admin", clock())
     enrolment = coordinator.identities.issue("enrolment", clock())
     with (
         InMemoryTransport(build_app(coordinator, **options)) as transport,
-        httpx.Client(transport=transport, base_url="http://shoal") as client,
+        httpx.Client(transport=transport, base_url="http://shoal", auth=Signing(coordinator)) as client,
     ):
-        yield Served(client, coordinator, clock, admin, enrolment, devices or {})
+        yield Served(client, coordinator, clock, admin, enrolment, devices or set())
 
 
 def train(served: Served, task: str, rounds: range, value: float = 1.0) -> None:

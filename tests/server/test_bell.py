@@ -9,7 +9,7 @@ from shoal.core.task import ArraySpec, Bounds, RoundPlan, TaskSpec
 from shoal.rounds.events import CheckedIn, Published, Released
 from shoal.rounds.state import TaskState
 from shoal.server.bell import Bell
-from shoal.server.summons import Line, Summons
+from shoal.server.summons import Line, Offer, Summons
 from shoal.wire.messages import CheckInRequest
 
 NOW = 1000.0
@@ -33,7 +33,7 @@ async def crowd(bell: Line, number: int, names: tuple[str, ...], take: Callable[
     woken = list[str]()
 
     async def wait(device: str) -> None:
-        with bell.in_line(device, CheckInRequest(training=names)) as place:
+        with bell.in_line(device, Offer(CheckInRequest(training=names))) as place:
             while await bell.called(place, LONG) is not None:
                 woken.append(device)
                 if place.over or take(device):

@@ -16,7 +16,7 @@ from shoal.server.serve import open_coordinator
 from shoal.store.sql import SqlStore
 from shoal.testing.clock import ManualClock
 from shoal.testing.transport import InMemoryTransport
-from tests.server.conftest import Served, delta, report_body, spec
+from tests.server.conftest import Served, Signing, delta, report_body, spec
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Homed:
                 coordinator.identities.issue(role, clock()) for role in ("admin", "enrolment")
             )
         transport = InMemoryTransport(build_app(coordinator))
-        with httpx.Client(transport=transport, base_url="http://shoal") as client:
+        with httpx.Client(transport=transport, base_url="http://shoal", auth=Signing(coordinator)) as client:
             yield Served(client, coordinator, clock, self.admin, self.enrolment)
         transport.close()
 

@@ -114,7 +114,7 @@ def test_strangers_need_a_token(served, header):
     enrolment = served.client.get("/metrics", headers={**header, **served.people(served.enrolment)})
     assert enrolment.status_code == 403
     device = served.client.get("/metrics", headers={**header, **served.device("bob")})
-    assert device.status_code == 401
+    assert device.status_code == 403
     viewer = served.coordinator.identities.issue("viewer", 0.0)
     assert ("shoal_info", "0.1.0") in scrape(served, **header, **served.people(viewer))
 

@@ -18,7 +18,7 @@ from shoal.server.retention import used
 from shoal.testing.transport import InMemoryTransport
 from shoal.wire.codec import encode_trees, frame
 from shoal.wire.messages import HeadsReply, LatestReply, ReportHead, VersionRecord
-from tests.server.conftest import Served, delta, report_body, spec
+from tests.server.conftest import Served, Signing, delta, report_body, spec
 
 CANARY = Canary(0.5, tolerance=0.1, devices=2, minimum_rows=20, deadline=1000.0)
 CAUTIOUS = Serving("canary", CANARY)
@@ -133,14 +133,16 @@ def test_devices_that_cannot_use_a_candidate_end_its_canary(served: Served):
     assert "it predicts NaN" in settled(served, task, "rolled back").steps[-1].reason
     told = {"version": "0" * 64, "reason": "what?"}
     assert served.client.post(f"/v1/tasks/{task}/unfit", json=told, headers=served.device("ann")).status_code == 404
-    assert served.client.post(f"/v1/tasks/{task}/unfit", json=told, headers=served.people()).status_code == 401
+    assert served.client.post(f"/v1/tasks/{task}/unfit", json=told, headers=served.people()).status_code == 403
 
 
 @contextmanager
 def restarted(served: Served) -> Iterator[Served]:
     """The same home under a new process, as if the former one was killed."""
     again = Coordinator(served.coordinator.storage.store, served.coordinator.storage.blobs, served.clock)
-    with httpx.Client(transport=InMemoryTransport(build_app(again)), base_url="http://shoal") as client:
+    with httpx.Client(
+        transport=InMemoryTransport(build_app(again)), base_url="http://shoal", auth=Signing(again)
+    ) as client:
         yield replace(served, client=client, coordinator=again)
 
 
@@ -190,7 +192,7 @@ def test_people_promote_roll_back_and_write_notes(served: Served):
     assert [note["text"] for note in record["notes"]] == ["before the new sensors"]
     for path in ("promote", "rollback", "models/1/notes"):
         answer = served.client.post(f"/v1/tasks/{task}/{path}", json={}, headers=served.device("ann"))
-        assert answer.status_code == 401
+        assert answer.status_code == 403
 
 
 def test_what_is_served_is_kept_when_old_versions_go(served: Served):

@@ -13,7 +13,7 @@ from shoal.server.whole import Gathering
 def found(table: Table, method: str, path: str) -> tuple[object, dict[str, str]]:
     route = table.find(method, path)
     assert route is not None
-    return route[0], dict(route[1])
+    return route[0].endpoint, dict(route[1])
 
 
 def test_what_devices_call_most_goes_straight() -> None:

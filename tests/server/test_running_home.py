@@ -15,8 +15,12 @@ import httpx
 import msgspec
 import pytest
 
+from shoal.core.receipt import Receipt
 from shoal.core.tree import encode
-from shoal.wire.messages import VersionsReply
+from shoal.store.tables import REVISION
+from shoal.wire.http import Connection
+from shoal.wire.messages import CheckInReply, CheckInRequest, EnrolReply, EnrolRequest, VersionsReply
+from shoal.wire.signing import Ed25519Key
 from tests.server.conftest import START, delta, report_body, spec
 from tests.store.test_migrations import FIRST
 
@@ -73,33 +77,34 @@ def publish(running: Running, **changes: object) -> str:
         return client.post("/v1/tasks", content=body).json()["id"]
 
 
-def enrol(running: Running) -> str:
-    with running.client(running.enrolment) as client:
-        answer = client.post("/v1/devices", json={"name": "bob", "public_key": "A" * 43 + "="})
-        return answer.json()["secret"]
+BOB = Ed25519Key(Ed25519Key.generate())
+
+
+def enrol(running: Running) -> None:
+    with Connection(running.url, key=BOB) as line:
+        line.call("POST", "/v1/devices", EnrolRequest("bob", BOB.public), EnrolReply, token=running.enrolment)
 
 
 class Bob(threading.Thread):
     """A device that reports, round after round, until it is told to stop or the task is over."""
 
-    def __init__(self, running: Running, secret: str) -> None:
+    def __init__(self, running: Running) -> None:
         super().__init__()
-        self._running, self._secret = running, secret
+        self._running = running
         self.stopped = threading.Event()
         self.rounds = 0
 
     def run(self) -> None:
-        with self._running.client(self._secret) as client:
-            while not self.stopped.is_set() and self.step(client):
+        with Connection(self._running.url, key=BOB) as line:
+            while not self.stopped.is_set() and self.step(line):
                 self.rounds += 1
 
-    def step(self, client: httpx.Client) -> bool:
-        reply = client.post("/v1/checkin", json={"training": ["plain"], "wait": 2.0}).json()
-        if reply["assignment"] is None:
+    def step(self, line: Connection) -> bool:
+        asked = CheckInRequest(training=("plain",), wait=2.0)
+        given = line.call("POST", "/v1/checkin", asked, CheckInReply, wait=2.0).assignment
+        if given is None:
             return False
-        given = reply["assignment"]
-        body = report_body(delta(1.0 / given["round"]))
-        assert client.post(f"/v1/assignments/{given['id']}/report", content=body).status_code == 200
+        line.upload(f"/v1/assignments/{given.id}/report", report_body(delta(1.0 / given.round)), Receipt)
         return True
 
 
@@ -107,8 +112,8 @@ def test_a_backup_made_during_rounds_goes_on_elsewhere_with_the_same_versions(tm
     home, copy, new = tmp_path / "home", tmp_path / "copy", tmp_path / "new"
     with server(home) as running:
         task = publish(running, rounds=ROUNDS)
-        secret = enrol(running)
-        bob = Bob(running, secret)
+        enrol(running)
+        bob = Bob(running)
         bob.start()
         running.versions(task, after=2, wait=20.0)
         before = bob.rounds
@@ -136,10 +141,10 @@ def test_a_backup_made_during_rounds_goes_on_elsewhere_with_the_same_versions(tm
         assert kept == original[: len(kept)]
         with running.client(admin) as client:
             assert all(client.get(f"/v1/blobs/{digest}").status_code == 200 for digest in kept)
-        with running.client(secret) as client:
-            again = Bob(running, secret)
+        with Connection(running.url, key=BOB) as line:
+            again = Bob(running)
             while running.versions(task, admin).status.latest.number + 1 < len(original):
-                assert again.step(client)
+                assert again.step(line)
         assert [v.digest for v in running.versions(task, admin).versions][: len(original)] == original
 
 
@@ -154,14 +159,14 @@ def test_an_old_home_is_served_only_after_migrating(tmp_path):
     command = refused.stderr.split("then run: shoal ")[1].splitlines()[0]
     done = shoal(*command.split(), "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"home": str(home), "before": "0001", "after": "0002"}
+    assert json.loads(done.stdout) == {"home": str(home), "before": "0001", "after": REVISION}
     with server(home) as running:
         with httpx.Client(base_url=running.url) as client:
             assert client.get("/healthz").status_code == 200
         busy = shoal("server", "migrate", "--home", str(home))
         assert (busy.returncode, "in use by a coordinator" in busy.stderr) == (1, True)
         assert running.process.poll() is None
-    assert "revision 0002 already" in shoal("server", "migrate", "--home", str(home)).stdout
+    assert f"revision {REVISION} already" in shoal("server", "migrate", "--home", str(home)).stdout
 
 
 def test_tokens_go_to_a_file_and_metrics_and_logs_to_their_places(tmp_path):

@@ -10,7 +10,7 @@ from shoal.rounds.pace import SMALL, Population
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
 from shoal.testing.transport import InMemoryTransport
-from tests.server.conftest import Served, delta, report_body, spec
+from tests.server.conftest import Served, Signing, delta, report_body, spec
 
 NOON = 12 * 3600.0
 
@@ -51,7 +51,9 @@ def test_a_device_is_not_asked_by_a_task_that_leaves_time_after_another_also_aft
     assert served.check_in("bob", training=["other"]).assignment.task == "other-1"
     assert served.check_in("ann", **both).assignment is None
     again = Coordinator(served.coordinator.storage.store, served.coordinator.storage.blobs, served.clock)
-    with httpx.Client(transport=InMemoryTransport(build_app(again)), base_url="http://shoal") as client:
+    with httpx.Client(
+        transport=InMemoryTransport(build_app(again)), base_url="http://shoal", auth=Signing(again)
+    ) as client:
         second = replace(served, client=client, coordinator=again)
         told = second.check_in("ann", training=["other"])
         assert (told.assignment, told.retry_after) == (None, 8.0)

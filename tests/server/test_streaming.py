@@ -1,6 +1,5 @@
 """Large bodies pass through the real coordinator without lying in its memory."""
 
-import base64
 import hashlib
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +25,7 @@ from shoal.wire.messages import (
     VersionsReply,
 )
 from shoal.wire.source import FileSource
+from tests.server.conftest import device_key
 
 ELEMENTS = 5 << 20
 SIZE = 4 * ELEMENTS
@@ -58,9 +58,9 @@ class Growth:
 
 
 def enrolled(server: ServerProcess, name: str) -> Connection:
-    device = Connection(server.url, server.enrolment_token)
-    key = base64.b64encode(name.ljust(32).encode()).decode()
-    device.authorise(device.call("POST", "/v1/devices", EnrolRequest(name, key), EnrolReply).secret)
+    key = device_key(name)
+    device = Connection(server.url, key=key)
+    device.call("POST", "/v1/devices", EnrolRequest(name, key.public), EnrolReply, token=server.enrolment_token)
     return device
 
 

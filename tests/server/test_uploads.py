@@ -20,8 +20,9 @@ from shoal.server.uploading import Uploading
 from shoal.server.verify import largest_report
 from shoal.store.uploads import FolderUploads, MemoryUploads, Upload, Uploads
 from shoal.wire.codec import encode_trees, frame
-from shoal.wire.digests import digest_field, read_digest_field
+from shoal.wire.digests import CONTENT_DIGEST, digest_field, read_digest_field
 from shoal.wire.messages import ReportHead
+from shoal.wire.signing import EMPTY_DIGEST
 from tests.server.conftest import Served, delta, spec
 
 ARRAYS = encode_trees({"delta": delta(1.0)})
@@ -86,7 +87,7 @@ def test_of_a_body_that_is_not_what_its_digest_says_nothing_is_kept(served: Serv
     begin(served, path)
     go_on(served, path, 0, ARRAYS[:100])
     answer = go_on(served, path, 100, b"?" * 100, Content_Digest=digest_field(DIGEST.digest()))
-    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert (answer.status_code, answer.json()["code"]) == (401, "bad_signature")
     assert stands(served, path)[0] == 100
 
 
@@ -128,7 +129,8 @@ def test_what_nobody_needs_is_refused_before_it_travels(served: Served, path: st
         raise AssertionError("the body was read")
         yield b""
 
-    answer = served.client.patch(f"{path}/upload", content=never(), headers={**served.device("bob"), **_PATCH})
+    headers = {**served.device("bob"), **_PATCH, CONTENT_DIGEST: EMPTY_DIGEST}
+    answer = served.client.patch(f"{path}/upload", content=never(), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (410, "gone")
     assert begin(served, path).status_code == 410
 

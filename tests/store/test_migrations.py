@@ -17,6 +17,7 @@ from shoal.store import migrations, tables
 from shoal.store.migrations import migrate
 from shoal.store.sql import SqlStore, transaction
 from shoal.store.store import DeviceRecord
+from shoal.wire.signing import key_id
 
 FIRST = Path(__file__).parent / "schemas" / "0001.sql"
 """What the first Shoal wrote: a task in its second round, two devices, two tokens, an update, a snapshot."""
@@ -63,7 +64,11 @@ def test_everything_is_there_after_migrating(old):
     assert after.pop("pins") == []
     assert before.pop("schema") == [(1,)]
     assert (len(before.pop("snapshots")), after.pop("snapshots")) == (1, [])
-    assert after.pop("devices") == [(*row, None) for row in before.pop("devices")]
+    kept = [(number, name, key, *times) for number, _, name, key, _, *times in before.pop("devices")]
+    moved = after.pop("devices")
+    assert [(number, name, key, *times) for number, _, name, key, *times, _, _, _ in moved] == kept
+    assert [row[1] for row in moved] == [key_id(row[3]) for row in moved]
+    assert after.pop("tokens") == [(*row, None, 0, "[]", None) for row in before.pop("tokens")]
     assert after == before
     store = SqlStore(old)
     assert [position for position, _ in store.events("plain-1")] == [1, 2, 3, 4, 5]
@@ -128,8 +133,8 @@ def test_the_last_migration_is_the_revision_of_the_tables():
 
 
 def test_enrolling_again_keeps_when_a_device_called(store):
-    bob = DeviceRecord("1", "bob", "key", "a", 1.0)
-    store.add_device(bob)
+    bob = DeviceRecord("1", "bob", "key", 1.0)
+    store.enrol(bob, None)
     store.saw({"bob": 5.0, "stranger": 6.0})
-    store.add_device(bob)
+    store.enrol(bob, None)
     assert store.seen() == {"bob": 5.0}

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.core.errors import BadRequest, BadSignature
+from shoal.wire.digests import CONTENT_DIGEST as DIGEST
+from shoal.wire.digests import digest_field
 from shoal.wire.signing import (
-    DIGEST,
     EMPTY_DIGEST,
     INPUT,
     SIGNATURE,
     Ed25519Key,
     as_key_type,
     check_body,
-    content_digest,
     key_id,
     load_key,
     read,
@@ -33,7 +33,7 @@ from shoal.wire.signing import (
 KEY = Ed25519Key(base64.b64encode(bytes(range(32))).decode())
 NONCE = "v3mJ0bq6r0yB2mXc8c1nVg"
 BODY = b'{"wait": 20}'
-DIGEST_OF_BODY = content_digest(hashlib.sha256(BODY).digest())
+DIGEST_OF_BODY = digest_field(hashlib.sha256(BODY).digest())
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 
 

@@ -20,7 +20,7 @@ from shoal.agent.settings import LocalSettings
 from shoal.agent.work import Result
 from shoal.core.errors import (
     BadRequest,
-    ConfigurationError,
+    BadSignature,
     Conflict,
     DataError,
     Gone,
@@ -32,6 +32,7 @@ from shoal.core.errors import (
     TaskError,
     TooLarge,
     Unauthorised,
+    Unreachable,
 )
 from shoal.core.tree import digest_and_size, pieces
 from shoal.core.types import Assignment
@@ -62,12 +63,13 @@ class Agent:
     """One device of one owner.
 
     `code` gives the owner's task. It imports torch, so it is called when there is nothing else to do, after the first
-    statistics; without it the agent releases statistics only. `plans` names tasks that are
-    trained by their plan, without code and torch. `token` is needed to enrol, once. `say` is told what is
-    about to be released, before its first byte is sent, and what went wrong. `clock` tells seconds since 1970.
-    `settings` say how it trains; `ca` is a further bundle of certificates to trust. `labour`, made
-    with the agent's connection, carries out assignments in place of `code`; `durable` is told the assignment whose
-    report will be sent whatever happens, before it is. `parts` says which reports are sent in parts that survive a cut.
+    statistics; without it the agent releases statistics only. `plans` names tasks that are trained by their plan,
+    without code and torch. `token` is needed to enrol, once; without one the device asks to join, and waits until a
+    person approves it. `say` is told what is about to be released, before its first byte is sent, and what went wrong.
+    `clock` tells seconds since 1970. `settings` say how it trains; `ca` is a further bundle of certificates to trust.
+    `labour`, made with the agent's connection, carries out assignments in place of `code`; `durable` is told the
+    assignment whose report will be sent whatever happens, before it is. `parts` says which reports are sent in parts
+    that survive a cut.
     """
 
     def __init__(
@@ -100,7 +102,8 @@ class Agent:
         self._say = say
         self._wait = wait
         self._clock = clock
-        self._connection = Connection(url, self._identity.secret or token, ca=ca, transport=transport)
+        self._key = self._identity.key
+        self._connection = Connection(url, key=self._key, clock=clock, ca=ca, transport=transport)
         self._meter = Meter(self._connection.traffic)
         self._lease = Lease(self._connection)
         code, plans = (code, plans) if self._policy.training else (None, ())
@@ -122,7 +125,7 @@ class Agent:
 
     def join(self) -> None:
         """Enrol, if this device is not enrolled yet. Raises what `run` raises, and Unreachable."""
-        if not self._identity.secret:
+        if not self._identity.device:
             self._enrol()
         self._pin()
 
@@ -168,20 +171,23 @@ class Agent:
             self._join_again()
             return 0.0
         except ShoalError as error:
-            misled = isinstance(error, NotACoordinator) and not self._identity.secret
-            if misled or not transient(error):
+            if self._hopeless(error) or not transient(error):
                 raise
             return self._setback(str(error))
 
+    def _hopeless(self, error: ShoalError) -> bool:
+        """Whether a device that never joined should rather tell its user than try again."""
+        misled = isinstance(error, NotACoordinator | BadSignature)
+        uninvited = isinstance(error, Unreachable) and self._token is None
+        return not self._identity.device and (misled or uninvited)
+
     @property
     def _forgotten(self) -> bool:
-        """Whether a secret that is not known may be one of a coordinator that began anew, and we may join again."""
-        return bool(self._identity.secret) and self._token is not None and not self._joined
+        """Whether a key that is not known may be so to a coordinator that began anew, and we may join again."""
+        return bool(self._identity.device) and self._token is not None and not self._joined
 
     def _join_again(self) -> None:
-        assert self._token is not None
-        self._identity = replace(self._identity, device="", secret="", coordinator_key="")
-        self._connection.authorise(self._token)
+        self._identity = replace(self._identity, device="", coordinator_key="")
 
     def _setback(self, problem: str) -> float:
         delay = self._backoff.next()
@@ -190,7 +196,7 @@ class Agent:
 
     def _turn(self, stop: Event) -> float:
         """Do what comes next and return for how many seconds to pause."""
-        if not self._identity.secret:
+        if not self._identity.device:
             self._enrol()
         self._pin()
         for assignment in self._home.reports():
@@ -209,16 +215,11 @@ class Agent:
         return max(0.0, reply.retry_after - (time.monotonic() - started))
 
     def _enrol(self) -> None:
-        if self._token is None:
-            raise ConfigurationError(
-                f"device {self._identity.name!r} is not enrolled", "give the coordinator's enrolment token"
-            )
-        request = EnrolRequest(self._identity.name, self._identity.public_key)
-        reply = self._connection.call("POST", "/v1/devices", request, EnrolReply)
-        self._identity = replace(self._identity, device=reply.device, secret=reply.secret)
+        request = EnrolRequest(self._identity.name, self._key.public, key_type=self._key.kind)
+        reply = self._connection.call("POST", "/v1/devices", request, EnrolReply, token=self._token)
+        self._identity = replace(self._identity, device=reply.device)
         self._home.save(self._identity)
         self._joined = True
-        self._connection.authorise(reply.secret)
         self._say(f"enrolled as {self._identity.name!r} at {self._identity.url}")
 
     def _pin(self) -> None:

@@ -1,6 +1,6 @@
 """An owner's folder: who the device is, what it still has to send, and a log of everything that left.
 
-device.json      name, coordinator, secret and private key (mode 0600)
+device.json      name, coordinator and private key (mode 0600)
 outbox/          reports that have no receipt yet, each durable before its first byte is sent
 releases.jsonl   one line for each release and each refusal, durable before anything is sent
 receipts.jsonl   the receipt of each release that was acknowledged, as the coordinator signed it
@@ -9,7 +9,6 @@ versions/        the newest version of a large model
 lock             held by the one agent that uses the folder
 """
 
-import base64
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shoal.agent.sealed import Seal
 from shoal.agent.sealed_file import opened, sealed
@@ -28,6 +26,7 @@ from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore
 from shoal.core.receipt import Receipt
 from shoal.store.durable import PARTIAL, append_durably, storage_full, sync_folder, write_durably
 from shoal.wire.models import checked
+from shoal.wire.signing import Ed25519Key
 from shoal.wire.source import Source
 
 REPORT = ".report"
@@ -51,14 +50,12 @@ class Identity:
     name: str
     private_key: str
     device: str = ""
-    secret: str = ""
     coordinator_key: str = ""
 
     @property
-    def public_key(self) -> str:
-        """The raw public key in base64."""
-        private = Ed25519PrivateKey.from_private_bytes(base64.b64decode(self.private_key))
-        return base64.b64encode(private.public_key().public_bytes_raw()).decode()
+    def key(self) -> Ed25519Key:
+        """The key that signs its calls."""
+        return Ed25519Key(self.private_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +140,7 @@ class AgentHome:
         path = self.path / "device.json"
         if path.exists():
             return self._checked(_read_identity(path), url, name)
-        private = Ed25519PrivateKey.generate().private_bytes_raw()
-        made = Identity(url, name, base64.b64encode(private).decode())
+        made = Identity(url, name, Ed25519Key.generate())
         self.save(made)
         return made
 

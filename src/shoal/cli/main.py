@@ -18,6 +18,7 @@ from shoal.cli.rounds import extend, pause, resume, rounds
 from shoal.cli.server import server
 from shoal.cli.simulate import simulate
 from shoal.cli.tasks import tasks
+from shoal.cli.tokens import tokens
 from shoal.cli.versions import heads, note, promote, rewind, rollback
 from shoal.cli.watch import watch
 
@@ -34,7 +35,8 @@ app.command(epilog=example("shoal demo", "shoal demo --owners 5 --rounds 20 --no
 app.add_typer(agent, name="agent")
 app.command(epilog=example(CONNECT, "shoal publish task.py:task --rounds 20 --owners 2"))(publish)
 app.command(epilog=example(CONNECT, "shoal watch", "shoal watch regression-1"))(watch)
-app.command(epilog=example(CONNECT, "shoal devices"))(devices)
+app.add_typer(devices, name="devices")
+app.add_typer(tokens, name="tokens")
 app.command(epilog=example(CONNECT, "shoal statistics age height --owners 2 --bins 10 --quantile 0.5"))(statistics)
 app.command(epilog=example(CONNECT, "shoal evaluate boston-1@12 --owners 2"))(evaluate)
 app.command(epilog=example("shoal simulate task.py:task --clients clients --rounds 20 --cohort 10"))(simulate)

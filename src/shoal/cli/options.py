@@ -33,6 +33,17 @@ def size(text: str) -> int:
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 
+TIMES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(text: str) -> float:
+    """Read a time in seconds, with or without a unit: 90, 30m, 12h, 7d."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(text).strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no time: write a number and a unit, such as 12h or 7d")
+    return float(found[1]) * TIMES[found[2] or "s"]
+
+
 CONNECT = "export SHOAL_URL=http://127.0.0.1:8080 SHOAL_TOKEN=ADMIN-TOKEN"
 """What to type once before the commands that call a coordinator."""
 

@@ -46,6 +46,14 @@ TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help="Write the tokens of the first start here, not to the screen."),
 ]
+Approval = Annotated[
+    bool, typer.Option("--approval", help="Let devices without a token wait until a person approves them.")
+]
+Cert = Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Serve by TLS with this certificate chain.")]
+CertKey = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The certificate's private key.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure-http", help="Listen beyond this machine without TLS, as behind a proxy that has it.")
+]
 MetricsPublic = Annotated[bool, typer.Option("--metrics-public", help="Let everybody read /metrics without a token.")]
 
 server = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -68,6 +76,10 @@ def serve_(
     reserve: Reserve = "100MB",  # type: ignore[assignment]  # typer parses it
     metrics_public: MetricsPublic = False,
     token_file: TokenFile = None,
+    approval: Approval = False,
+    cert: Cert = None,
+    key: CertKey = None,
+    insecure_http: Insecure = False,
     as_json: Json = False,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
@@ -81,6 +93,7 @@ def serve_(
     with uncollected():
         from shoal.cli.logs import log_to_stderr
         from shoal.server.limits import Limits
+        from shoal.server.lock import Lock
         from shoal.server.serve import serve
 
     log_to_stderr(as_json)
@@ -100,6 +113,8 @@ def serve_(
         origins=allow_origin or (),
         limits=Limits(keep_versions, quota, reserve),
         metrics_public=metrics_public,
+        approval=approval,
+        lock=Lock(cert, key, insecure_http),
     )
 
 

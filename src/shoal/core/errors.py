@@ -35,6 +35,7 @@ ShoalError
 │   ├── RefusedUpdate    422      the update is not what the task asks for
 │   ├── WrongProtocol    426      client and coordinator speak other versions
 │   └── Unavailable      503      try again after a while
+│       └── Pending               a person has to let the device in
 ├── StoreError                    the store cannot keep what it was given
 │   ├── StreamConflict            somebody else appended first
 │   │   └── Superseded            another process leads the stream now
@@ -299,6 +300,12 @@ class Unavailable(RequestError):
 
     code = "unavailable"
     status = 503
+
+
+class Pending(Unavailable):
+    """A device asked to join without a token, and waits until a person approves it."""
+
+    code = "pending"
 
 
 class StoreError(ShoalError):

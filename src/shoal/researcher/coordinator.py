@@ -20,6 +20,7 @@ from shoal.core.subject import Subject
 from shoal.core.task import RoundPlan, TaskSpec
 from shoal.core.tree import Tree, digest, encode
 from shoal.core.types import ModelVersion
+from shoal.researcher.access import Access
 from shoal.researcher.checking import POLL_SECONDS, Ranges, check_spec, found, refuse
 from shoal.researcher.run import Run
 from shoal.rounds.record import RoundRecord
@@ -51,6 +52,7 @@ class Coordinator:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.access = Access(connection)
 
     @classmethod
     def connect(

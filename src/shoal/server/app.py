@@ -11,17 +11,28 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from shoal.core.errors import BadRequest, Conflict, NotFound, OutOfRange, ShoalError, UnknownEncoding, WrongOffset
+from shoal.core.errors import (
+    BadRequest,
+    BadSignature,
+    Conflict,
+    NotFound,
+    OutOfRange,
+    ShoalError,
+    UnknownEncoding,
+    WrongOffset,
+)
 from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec
 from shoal.rounds.record import RoundRecord
 from shoal.server import (
     routes_blobs,
     routes_devices,
+    routes_enrolment,
     routes_key,
     routes_metrics,
     routes_pins,
     routes_tasks,
+    routes_tokens,
     routes_uploads,
     routes_versions,
 )
@@ -31,6 +42,7 @@ from shoal.server.metrics import CountBytes
 from shoal.server.quick import Quick, Table
 from shoal.wire.messages import (
     PROTOCOL,
+    ApproveRequest,
     BlobReply,
     CancelRequest,
     CheckInReply,
@@ -54,6 +66,8 @@ from shoal.wire.messages import (
     RewindRequest,
     RollBackRequest,
     TaskStatus,
+    TokenRequest,
+    TokenStatus,
     UnfitRequest,
     VersionRecord,
     VersionsReply,
@@ -62,6 +76,7 @@ from shoal.wire.messages import (
 from shoal.wire.resumable import OFFSET
 
 MESSAGES: tuple[type[Any], ...] = (
+    ApproveRequest,
     BlobReply,
     CancelRequest,
     CheckInReply,
@@ -90,14 +105,28 @@ MESSAGES: tuple[type[Any], ...] = (
     RoundRecord,
     TaskSpec,
     TaskStatus,
+    TokenRequest,
+    TokenStatus,
     VersionsReply,
 )
 """Every type of message, for the OpenAPI document."""
 
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "People: an API token of one of four roles."},
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Signature",
+        "description": "Devices: RFC 9421 with Signature-Input and Content-Digest, as docs/security.md says.",
+    },
+}
+
 ROUTES = [
     route
     for routes in (
+        routes_enrolment,
         routes_devices,
+        routes_tokens,
         routes_tasks,
         routes_versions,
         routes_pins,
@@ -161,7 +190,7 @@ async def _refused(request: Request, error: Exception) -> Response:
         raise error
     first = error.receipt if isinstance(error, Conflict) else None
     receipt = coordinator(request).key.sign(first) if first is not None else None
-    message = ErrorMessage(error.code, error.problem, error.fix, coordinator(request).clock(), receipt)
+    message = ErrorMessage(error.code, error.problem, error.fix, _server_time(request, error), receipt)
     headers = {"Retry-After": str(RETRY_SECONDS)} if error.status in (503, 507) else {}
     if isinstance(error, UnknownEncoding):
         headers["Accept-Encoding"] = "identity"  # what would be taken (RFC 9110, 15.5.16)
@@ -172,6 +201,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of the body is not waited for (RFC 9110, 15.5.9)
     return Response(encode(message), error.status, headers, media_type="application/json")
+
+
+def _server_time(request: Request, error: ShoalError) -> float:
+    here = coordinator(request)
+    # what a device is to sign with next: the time that its signature is judged by
+    return here.identities.nonces.now(here.clock()) if isinstance(error, BadSignature) else here.clock()
 
 
 async def _misread(request: Request, error: Exception) -> Response:
@@ -202,7 +237,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         _, schemas = msgspec.json.schema_components(MESSAGES, ref_template="#/components/schemas/{name}")
         parts: dict[str, Mapping[str, Any]] = document.setdefault("components", {})
         parts["schemas"] = {**parts.get("schemas", {}), **schemas}
-        parts["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"bearer": []}]
+        parts["securitySchemes"] = SCHEMES
+        document["security"] = [{name: []} for name in SCHEMES]
         app.openapi_schema = document
     return app.openapi_schema

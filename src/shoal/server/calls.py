@@ -1,4 +1,4 @@
-"""What every route needs: who calls, the message in the body under a cap, and the reply."""
+"""What every route needs: the message in the body under a cap, as it was signed, and the reply."""
 
 import asyncio
 import hashlib
@@ -10,9 +10,8 @@ from fastapi import Request, Response
 from shoal.core.errors import BadRequest, TooLarge, TooSlow, UnknownEncoding
 from shoal.server.auth import wrong_protocol
 from shoal.server.coordinator import Coordinator
-from shoal.store.store import DeviceRecord
-from shoal.wire.digests import CONTENT_DIGEST, read_digest_field
-from shoal.wire.messages import HELD, MAX_MESSAGE, PROTOCOL, SPOKEN, Greeting, decode, encode
+from shoal.wire.messages import HELD, MAX_MESSAGE, PROTOCOL, Greeting, decode, encode
+from shoal.wire.signing import Signature, check_body
 
 T = TypeVar("T")
 
@@ -29,31 +28,6 @@ def coordinator(request: Request) -> Coordinator:
     return served
 
 
-def greeted(request: Request) -> None:
-    """Let only callers pass who speak this protocol, or who do not say. Raises WrongProtocol."""
-    spoken = request.headers.get(SPOKEN, str(PROTOCOL))
-    if spoken != str(PROTOCOL):
-        raise wrong_protocol(int(spoken) if spoken.isdecimal() else 0)
-
-
-def calling_device(request: Request) -> DeviceRecord:
-    """Return the device that calls. Raises Unauthorised."""
-    here = coordinator(request)
-    return here.identities.device(request.headers.get("authorization"), here.clock())
-
-
-def require(request: Request, action: str) -> str:
-    """Let only people pass who may do `action`; return in which role. Raises Unauthorised, Forbidden."""
-    here = coordinator(request)
-    return here.identities.person(request.headers.get("authorization"), action, here.clock()).purpose
-
-
-def require_anyone(request: Request) -> DeviceRecord | None:
-    """Let devices and people of any role pass; return the device, None for a person. Raises Unauthorised."""
-    here = coordinator(request)
-    return here.identities.anyone(request.headers.get("authorization"), here.clock())
-
-
 def announced(request: Request) -> int:
     """Return how many bytes the body has, as its head says; 1 when it does not say."""
     length = request.headers.get("content-length", "")
@@ -64,7 +38,7 @@ async def body(request: Request, most: int) -> AsyncIterator[bytes]:
     """Yield the body in pieces.
 
     Raises TooLarge before more than `most` bytes are taken, TooSlow when the peer stalls, UnknownEncoding for a
-    compressed one, of which nothing is inflated.
+    compressed one, of which nothing is inflated; behind the last piece BadSignature for one that was not signed.
     """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnknownEncoding(
@@ -75,12 +49,17 @@ async def body(request: Request, most: int) -> AsyncIterator[bytes]:
         raise BadRequest(f"content-length {length[:40]!r}", "send a number of bytes")
     if int(length) > most:
         raise TooLarge(f"a body of {length} bytes", f"the cap here is {most}")
-    received = 0
+    received, found = 0, hashlib.sha256()
+    signature: Signature | None = request.state.signature
     async for piece in _in_time(request):
         received += len(piece)
         if received > most:
             raise TooLarge(f"a body of more than {received} bytes", f"the cap here is {most}")
+        if signature is not None:
+            found.update(piece)
         yield piece
+    if signature is not None:
+        check_body(signature.digest, found.digest())
 
 
 async def _in_time(request: Request) -> AsyncIterator[bytes]:
@@ -107,19 +86,6 @@ def _too_slow(received: int) -> TooSlow:
         f"{received} bytes of a body had arrived when the time for it was over",
         f"send it again, faster than {SLOWEST_PEER} bytes a second",
     )
-
-
-async def digested(request: Request, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Pass a body on. Raises BadRequest behind its last piece when it is not what its Content-Digest says, if any."""
-    field = request.headers.get(CONTENT_DIGEST)
-    expected = None if field is None else read_digest_field(CONTENT_DIGEST, field)
-    found = hashlib.sha256()
-    async for piece in pieces:
-        if expected is not None:
-            found.update(piece)
-        yield piece
-    if expected is not None and found.digest() != expected:
-        raise BadRequest(f"a body with SHA-256 {found.hexdigest()}, its head says {expected.hex()}", "send it again")
 
 
 async def message(request: Request, kind: type[T]) -> T:

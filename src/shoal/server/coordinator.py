@@ -34,7 +34,10 @@ log = structlog.get_logger()
 
 
 class Coordinator:
-    """All tasks of one home, on one event loop. `clock` tells the time in seconds since 1970."""
+    """All tasks of one home, on one event loop. `clock` tells the time in seconds since 1970.
+
+    With `approval` devices without a token may ask to join, and wait until a person says so.
+    """
 
     def __init__(
         self,
@@ -47,10 +50,12 @@ class Coordinator:
         uploads: Uploads | None = None,
         key: ReceiptKey | None = None,
         variants: Path | None = None,
+        *,
+        approval: bool = False,
     ) -> None:
         self.storage = Storage(store, blobs)
         self.metrics = metrics or Metrics()
-        self.identities = Identities.load(store)
+        self.identities = Identities.load(store, clock(), approval=approval)
         self.key = key or ReceiptKey()
         self.clock = clock
         self.bell = Line()

@@ -19,7 +19,7 @@ from shoal.server.auth import Identities
 from shoal.server.promotions import heads_for
 from shoal.server.running import RunningTask
 from shoal.server.storage import Storage, TreeFile
-from shoal.server.summons import Line, fits, offered
+from shoal.server.summons import Line, Offer, fits, offered
 from shoal.server.tasks import Tasks
 from shoal.server.verify import check_report
 from shoal.store.failpoints import reached
@@ -45,27 +45,33 @@ class Devices:
         self._apart = Apart(tasks, storage)
         self.population = Population.of(storage.store.seen(), clock())
 
-    async def check_in(self, device: DeviceRecord, request: CheckInRequest) -> tuple[CheckInReply, float]:
-        """Return an assignment, or none after `request.wait` seconds; and for how long the call was held."""
+    async def check_in(
+        self, device: DeviceRecord, request: CheckInRequest, still: Callable[[], None]
+    ) -> tuple[CheckInReply, float]:
+        """Return an assignment, or none after `request.wait` seconds; and for how long the call was held.
+
+        `still` is asked when a held call wakes, and raises when the device may call no longer.
+        """
         self.population.arrived(device.name, self._clock())
         seconds = min(request.wait, MAX_WAIT)
         if seconds > 0:
-            reply, held = await self._stand_by(device, request, seconds)
+            reply, held = await self._stand_by(device, request, seconds, still)
         else:
             reply, held = await self._offer(device, request), 0.0
         return replace(reply, versions=self._served(device.name, request)), held
 
     async def _stand_by(
-        self, device: DeviceRecord, request: CheckInRequest, seconds: float
+        self, device: DeviceRecord, request: CheckInRequest, seconds: float, still: Callable[[], None]
     ) -> tuple[CheckInReply, float]:
         waited = 0.0
-        with self._bell.in_line(device.name, replace(request, wait=0.0)) as place:
+        with self._bell.in_line(device.name, Offer(replace(request, wait=0.0), device.scope)) as place:
             while True:
                 place.called.clear()
                 reply = await self._offer(device, request)
                 if reply.assignment is not None or place.over:
                     return reply, waited
                 held = await self._bell.called(place, seconds - waited)
+                still()
                 if held is None or place.over:
                     return reply, seconds if held is None else waited + held
                 waited += held
@@ -80,7 +86,7 @@ class Devices:
 
     async def _offer(self, device: DeviceRecord, request: CheckInRequest) -> CheckInReply:
         waits: list[Wait] = []
-        for task in self._fitting(device.name, request):
+        for task in self._fitting(device, request):
             separation = task.state.spec.schedule.separation
             elsewhere = self._apart.elsewhere(device.name, task.task, separation)
             offer = offered(device.name, request, elsewhere)
@@ -109,11 +115,12 @@ class Devices:
         )
         return replace(wait, retry_after=seconds)
 
-    def _fitting(self, device: str, request: CheckInRequest) -> list[RunningTask]:
+    def _fitting(self, caller: DeviceRecord, request: CheckInRequest) -> list[RunningTask]:
+        device = caller.name
         fitting = {
             name: task
             for name, task in self._tasks.items()
-            if not task.state.phase.over and fits(task.state.spec, device, request)
+            if not task.state.phase.over and fits(task.state.spec, device, Offer(request, caller.scope))
         }
         # a device that has work already gets it again, whichever task is served next
         held = [name for name, task in fitting.items() if _at_work(task, device)]
@@ -167,6 +174,7 @@ class Devices:
             except RefusedUpdate as error:
                 await task.handle(Rejected(assignment, device.name, error.code, str(error)))
                 raise
+        self._identities.check(device, self._clock())  # it may have been revoked while its bytes came
         reached("before_accept")
         event = Reported(
             assignment, device.name, head.digest, head.size, head.weight, dict(head.metrics), head.costs, head.origin
@@ -179,14 +187,15 @@ class Devices:
             raise await self._late(task, device, assignment)
         return _receipt(effects)
 
-    async def dismiss(self, device: DeviceRecord, reason: str) -> None:
-        """Let a device go: its places are free at once, and it is revoked."""
-        self._identities.leave(device, self._clock())
-        self._bell.dismiss(device.name)
+    async def dismiss(self, name: str, reason: str) -> DeviceRecord:
+        """Let a device go: it is revoked, its held calls end, its places are free at once. Raises NotFound."""
+        device = await self._identities.revoke(name, self._clock())
+        self._bell.dismiss(name)
         for task in self._tasks.values():
             lease = task.state.leases.get(device.name)
             if lease is not None and lease.state is LeaseState.OFFERED:
                 await task.handle(Released(lease.assignment.id, device.name, reason))
+        return device
 
     async def renew(self, device: DeviceRecord, assignment: str) -> float:
         """Extend a lease and return until when."""

@@ -3,7 +3,7 @@
 A page and its scripts come from one folder under /page/. Their content security policy lets them run only what lies
 there, WebAssembly included, and call only this coordinator. A page of another origin may call once that origin is
 named (https://fetch.spec.whatwg.org/#http-cors-protocol): exactly, and never with cookies, since callers are known by
-the bearer token that they send.
+the key that signs their calls, or by the bearer token that they send.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from shoal.core.errors import ConfigurationError
+from shoal.wire.digests import CONTENT_DIGEST, REPR_DIGEST
 from shoal.wire.messages import HELD, SPOKEN
+from shoal.wire.resumable import COMPLETE, LENGTH, OFFSET
+from shoal.wire.signing import INPUT, SIGNATURE
 
 POLICY = "; ".join(
     (
@@ -43,6 +46,9 @@ HEADERS = {
 
 PREFLIGHT_SECONDS = 600
 """For how long a browser may remember that an origin may call; Chromium keeps it for at most two hours."""
+
+ASKED = ("Authorization", "Content-Type", CONTENT_DIGEST, INPUT, SIGNATURE, OFFSET, LENGTH, COMPLETE, REPR_DIGEST)
+"""What a device's calls carry beside the usual headers: who signs them, and where an upload stands."""
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -79,9 +85,9 @@ def _allow(app: FastAPI, origins: Sequence[str]) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(origins),
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", SPOKEN],
-        expose_headers=[HELD, "Retry-After"],
+        allow_methods=["GET", "HEAD", "POST", "PATCH", "DELETE"],
+        allow_headers=[*ASKED, SPOKEN],
+        expose_headers=[HELD, "Retry-After", OFFSET],
         max_age=PREFLIGHT_SECONDS,
     )
 

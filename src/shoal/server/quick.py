@@ -16,40 +16,48 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shoal.core.errors import ShoalError
-from shoal.server.calls import greeted
+from shoal.server.admission import admitted
 
 Endpoint = Callable[..., Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """What is called straight, by method and path, or by pattern where parts of a path vary; None: by the framework."""
+class Entry:
+    """A route: its path with names for what varies, and what is called straight, None for the framework to call it."""
 
-    fixed: Mapping[tuple[str, str], Endpoint | None]
-    varying: Mapping[str, Sequence[tuple[Pattern[str], Endpoint | None]]]
+    path: str
+    endpoint: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The routes by method and path, or by pattern where parts of a path vary."""
+
+    fixed: Mapping[tuple[str, str], Entry]
+    varying: Mapping[str, Sequence[tuple[Pattern[str], Entry]]]
 
     @classmethod
     def of(cls, routes: Iterable[BaseRoute]) -> "Table":
         """Return the table of these routes, in their order."""
-        fixed: dict[tuple[str, str], Endpoint | None] = {}
-        varying: dict[str, list[tuple[Pattern[str], Endpoint | None]]] = {}
+        fixed: dict[tuple[str, str], Entry] = {}
+        varying: dict[str, list[tuple[Pattern[str], Entry]]] = {}
         for route in routes:
             if isinstance(route, APIRoute):
-                endpoint = route.endpoint if _plain(route) else None
+                entry = Entry(route.path, route.endpoint if _plain(route) else None)
                 for method in route.methods or ():
                     if route.param_convertors:
-                        varying.setdefault(method, []).append((route.path_regex, endpoint))
+                        varying.setdefault(method, []).append((route.path_regex, entry))
                     else:
-                        fixed[method, route.path] = endpoint
+                        fixed[method, route.path] = entry
         return cls(fixed, varying)
 
-    def find(self, method: str, path: str) -> tuple[Endpoint | None, Mapping[str, str]] | None:
-        """Return the endpoint of a call with the parts of its path; None when no route takes it."""
+    def find(self, method: str, path: str) -> tuple[Entry, Mapping[str, str]] | None:
+        """Return the entry of a call with the parts of its path; None when no route takes it."""
         if (method, path) in self.fixed:
             return self.fixed[method, path], {}
-        for pattern, endpoint in self.varying.get(method, ()):
+        for pattern, entry in self.varying.get(method, ()):
             if (found := pattern.match(path)) is not None:
-                return endpoint, found.groupdict()
+                return entry, found.groupdict()
         return None
 
 
@@ -62,7 +70,7 @@ def _plain(route: APIRoute) -> bool:
 
 
 class Quick:
-    """An ASGI application around another one; it lets only callers who speak this protocol pass to the routes."""
+    """An ASGI application around another one; it lets only callers pass to a route who may call it (`admission`)."""
 
     def __init__(
         self, app: ASGIApp, table: Table, refused: Callable[[Request, Exception], Awaitable[Response]]
@@ -78,10 +86,10 @@ class Quick:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive, send)
-        endpoint, parts = found
+        entry, parts = found
         try:
-            greeted(request)
-            response = None if endpoint is None else await endpoint(request, **parts)
+            admitted(request, entry.path)
+            response = None if entry.endpoint is None else await entry.endpoint(request, **parts)
         except ShoalError as error:
             response = await self._refused(request, error)
         await (response or self._app)(scope, receive, send)

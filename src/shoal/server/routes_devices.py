@@ -1,4 +1,4 @@
-"""What devices call: enrol, check in, report, renew, release."""
+"""What devices call: check in, report, renew, release."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -7,17 +7,8 @@ from fastapi import APIRouter, Request, Response
 
 from shoal.core.errors import BadRequest, Gone, RefusedUpdate, TooLarge
 from shoal.core.receipt import Receipt
-from shoal.server.calls import (
-    body,
-    calling_device,
-    coordinator,
-    gives,
-    greeting,
-    message,
-    reply,
-    require,
-    takes,
-)
+from shoal.server.admission import calling_device, still
+from shoal.server.calls import body, coordinator, gives, greeting, message, reply, takes
 from shoal.server.coordinator import Coordinator
 from shoal.server.devices import INLINE_BYTES
 from shoal.server.receive import receive
@@ -29,9 +20,6 @@ from shoal.wire.codec import MAX_HEAD, head_length, read_head
 from shoal.wire.messages import (
     CheckInReply,
     CheckInRequest,
-    DeviceStatus,
-    EnrolReply,
-    EnrolRequest,
     ReleaseRequest,
     RenewReply,
     ReportHead,
@@ -40,40 +28,13 @@ from shoal.wire.messages import (
 router = APIRouter(tags=["devices"])
 
 
-@router.post("/v1/devices", openapi_extra=takes(EnrolRequest), responses=gives(EnrolReply))
-async def enrol(request: Request) -> Response:
-    """Enrol a device with an enrolment token: binds its name to its public key."""
-    here = coordinator(request)
-    asked = await greeting(request, EnrolRequest)
-    enrolled = here.identities.enrol(request.headers.get("authorization"), asked, here.clock())
-    reached("after_enrol")
-    return reply(enrolled)
-
-
-@router.get("/v1/devices", responses=gives(DeviceStatus, many=True))
-async def devices(request: Request) -> Response:
-    """List every enrolled device."""
-    require(request, "read")
-    return reply(coordinator(request).identities.statuses())
-
-
-@router.delete("/v1/devices/me", responses=gives(ReleaseRequest))
-async def leave(request: Request) -> Response:
-    """Let the calling device go: what it works on is given back, and no later call of it is answered."""
-    device = calling_device(request)
-    here = coordinator(request)
-    gone = ReleaseRequest("the device left")
-    await here.devices.dismiss(device, gone.reason)
-    return reply(gone)
-
-
 @router.post("/v1/checkin", openapi_extra=takes(CheckInRequest), responses=gives(CheckInReply))
 async def check_in(request: Request) -> Response:
     """Offer to work: the answer is an assignment (the same one again on a repeat), or when to come back."""
     device = calling_device(request)
     asked = await greeting(request, CheckInRequest)
     here = coordinator(request)
-    answer, held = await here.devices.check_in(device, asked)
+    answer, held = await here.devices.check_in(device, asked, still(request))
     here.metrics.check_ins.labels("waiting" if answer.assignment is None else "assigned").inc()
     return reply(answer, held)
 

@@ -6,7 +6,8 @@ An assignment has one upload. When it is complete, the report names its digest a
 from fastapi import APIRouter, Request, Response
 
 from shoal.core.errors import BadRequest, TooLarge, UnknownEncoding
-from shoal.server.calls import announced, body, calling_device, coordinator, digested, refusals
+from shoal.server.admission import calling_device
+from shoal.server.calls import announced, body, coordinator, refusals
 from shoal.server.verify import largest_report
 from shoal.store.store import DeviceRecord
 from shoal.store.uploads import Upload
@@ -62,7 +63,7 @@ async def stands(request: Request, assignment: str) -> Response:
     responses=refusals("204", "Taken, durably"),
 )
 async def go_on(request: Request, assignment: str) -> Response:
-    """Add the body at Upload-Offset; Content-Digest, if there, is compared before it counts.
+    """Add the body at Upload-Offset; its signed Content-Digest is compared before it counts.
 
     409 with the right Upload-Offset when the upload stands elsewhere.
     """
@@ -90,7 +91,7 @@ async def _append(request: Request, device: DeviceRecord, upload: Upload, offset
     here = coordinator(request)
     complete = read_flag(COMPLETE, request.headers.get(COMPLETE))
     async with here.housekeeping.taking(announced(request)) as place:
-        pieces = place.holding(digested(request, body(request, upload.length)))
+        pieces = place.holding(body(request, upload.length))
         offset = await here.uploading.append(upload.assignment, offset, pieces)
     await here.devices.progressed(device, upload.assignment)
     if complete and offset != upload.length:

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from shoal.server.calls import calling_device, coordinator, gives, message, reply, require, takes
+from shoal.server.admission import calling_device, calling_person
+from shoal.server.calls import coordinator, gives, message, reply, takes
 from shoal.wire.messages import (
     HeadsReply,
     NoteRequest,
@@ -19,7 +20,6 @@ router = APIRouter(tags=["versions"])
 @router.get("/v1/tasks/{task}/models", responses=gives(VersionRecord, many=True))
 async def models(request: Request, task: str) -> Response:
     """List the versions of a task with lineage, notes and standing, oldest first."""
-    require(request, "read")
     here = coordinator(request)
     return reply(here.promotions.records(here.tasks.find(task)))
 
@@ -27,7 +27,6 @@ async def models(request: Request, task: str) -> Response:
 @router.get("/v1/tasks/{task}/heads", responses=gives(HeadsReply))
 async def heads(request: Request, task: str) -> Response:
     """Say which version is served, which is on trial, and what happened to versions."""
-    require(request, "read")
     here = coordinator(request)
     return reply(here.promotions.heads(here.tasks.find(task)))
 
@@ -35,7 +34,7 @@ async def heads(request: Request, task: str) -> Response:
 @router.post("/v1/tasks/{task}/promote", openapi_extra=takes(PromoteRequest), responses=gives(HeadsReply))
 async def promote(request: Request, task: str) -> Response:
     """Let devices serve a version, by default the newest; with a canary, a part of them at first."""
-    role = require(request, "publish")
+    role = calling_person(request).purpose
     here = coordinator(request)
     return reply(await here.promotions.promote(here.tasks.find(task), await message(request, PromoteRequest), role))
 
@@ -43,7 +42,7 @@ async def promote(request: Request, task: str) -> Response:
 @router.post("/v1/tasks/{task}/rollback", openapi_extra=takes(RollBackRequest), responses=gives(HeadsReply))
 async def roll_back(request: Request, task: str) -> Response:
     """Take back the candidate or, without one, the version that is served."""
-    role = require(request, "publish")
+    role = calling_person(request).purpose
     here = coordinator(request)
     return reply(await here.promotions.roll_back(here.tasks.find(task), await message(request, RollBackRequest), role))
 
@@ -51,7 +50,7 @@ async def roll_back(request: Request, task: str) -> Response:
 @router.post("/v1/tasks/{task}/rewind", openapi_extra=takes(RewindRequest), responses=gives(HeadsReply))
 async def rewind(request: Request, task: str) -> Response:
     """Let rounds go on from an older version; what is under way is dropped."""
-    role = require(request, "publish")
+    role = calling_person(request).purpose
     here, asked = coordinator(request), await message(request, RewindRequest)
     return reply(await here.promotions.rewind(here.tasks.find(task), asked, role))
 
@@ -59,7 +58,7 @@ async def rewind(request: Request, task: str) -> Response:
 @router.post("/v1/tasks/{task}/models/{number}/notes", openapi_extra=takes(NoteRequest), responses=gives(VersionRecord))
 async def note(request: Request, task: str, number: int) -> Response:
     """Write something down about a version."""
-    role = require(request, "publish")
+    role = calling_person(request).purpose
     here, asked = coordinator(request), await message(request, NoteRequest)
     return reply(await here.promotions.note(here.tasks.find(task), number, asked.text, role))
 

@@ -19,6 +19,7 @@ from shoal.server.heads import HeadsInTime
 from shoal.server.home import BLOBS, DATABASE, KEY, UPLOADS, VARIANTS, sharing
 from shoal.server.key import load_key
 from shoal.server.limits import Limits
+from shoal.server.lock import Lock
 from shoal.server.metrics import Metrics
 from shoal.server.page import open_to_browsers
 from shoal.server.space import measure
@@ -55,7 +56,12 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def open_coordinator(home: Path, limits: Limits = Limits()) -> Coordinator:  # noqa: B008  (it is frozen)
+def open_coordinator(
+    home: Path,
+    limits: Limits = Limits(),  # noqa: B008  (it is frozen)
+    *,
+    approval: bool = False,
+) -> Coordinator:
     """Open the store and the blobs of a home, which is made when it is not there."""
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -71,6 +77,7 @@ def open_coordinator(home: Path, limits: Limits = Limits()) -> Coordinator:  # n
             uploads=FolderUploads(home / UPLOADS),
             key=load_key(home / KEY),
             variants=home / VARIANTS,
+            approval=approval,
         )
     except OSError as error:
         raise ConfigurationError(
@@ -88,18 +95,22 @@ def serve(
     origins: Sequence[str] = (),
     limits: Limits = Limits(),  # noqa: B008  (it is frozen)
     metrics_public: bool = False,
+    approval: bool = False,
+    lock: Lock = Lock(),  # noqa: B008  (it is frozen)
 ) -> None:
     """Serve a home until SIGTERM or SIGINT. Port 0 takes a free one.
 
-    `page` is a folder for browsers, `origins` are those whose pages may call. Raises ConfigurationError when the port
-    is taken, one of these is wrong or the home is being migrated, NewerDatabase, OlderDatabase, CorruptStore.
+    With `approval` devices without a token wait for a person. `page` is a folder for browsers, `origins` are those
+    whose pages may call. Raises ConfigurationError when the port is taken, one of these is wrong, the line would be
+    open to other machines or the home is being migrated, NewerDatabase, OlderDatabase, CorruptStore.
     """
     failpoints.arm(os.environ.get(failpoints.VARIABLE))
+    lock.check(host)
     with _listen(host, port) as listener, sharing(home):
-        coordinator = open_coordinator(home, limits)
+        coordinator = open_coordinator(home, limits, approval=approval)
         app = build_app(coordinator, metrics_public=metrics_public)
         open_to_browsers(app, page, origins)  # may fail, so before the tokens are made: they are shown only once
-        _run(app, coordinator, listener, home, announce)
+        _run(app, coordinator, listener, home, announce, lock)
 
 
 def _run(
@@ -108,12 +119,13 @@ def _run(
     listener: socket.socket,
     home: Path,
     announce: Callable[[Announcement], None],
+    lock: Lock,
 ) -> None:
     first = not coordinator.identities.tokens
     now = coordinator.clock()
     address = listener.getsockname()
     announcement = Announcement(
-        url=f"http://{address[0] if ':' not in address[0] else f'[{address[0]}]'}:{address[1]}",
+        url=f"{lock.scheme}://{address[0] if ':' not in address[0] else f'[{address[0]}]'}:{address[1]}",
         home=str(home),
         admin_token=coordinator.identities.issue("admin", now) if first else None,
         enrolment_token=coordinator.identities.issue("enrolment", now) if first else None,
@@ -127,6 +139,8 @@ def _run(
         timeout_graceful_shutdown=STOP_SECONDS,
         http=HeadsInTime,
         ws="none",
+        ssl_certfile=lock.cert,
+        ssl_keyfile=lock.key,
     )
     announce(announcement)
     log.info("serving", url=announcement.url, home=announcement.home)

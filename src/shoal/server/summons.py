@@ -12,7 +12,16 @@ from shoal.rounds.state import TaskState
 from shoal.server.bell import Bell
 from shoal.wire.messages import CheckInRequest
 
-Line: TypeAlias = Bell[CheckInRequest]
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a device offers, and the names of the tasks that it is confined to, () for none."""
+
+    request: CheckInRequest
+    scope: tuple[str, ...] = ()
+
+
+Line: TypeAlias = Bell[Offer]
 """A bell at which devices stand in line by what they offer; `wait` is 0 there, so that equal offers are one line."""
 
 
@@ -22,13 +31,23 @@ def offered(device: str, request: CheckInRequest, elsewhere: float | None = None
     return CheckedIn(device, request.utc_offset if abs(request.utc_offset) <= DAY else 0.0, elsewhere)
 
 
-def fits(spec: TaskSpec, device: str, request: CheckInRequest) -> bool:
+def fits(spec: TaskSpec, device: str, offer: Offer) -> bool:
     """Whether a device may work for a task at all."""
-    return (spec.cohort is None or spec.cohort.holds(device)) and suits(spec, request)
+    return (spec.cohort is None or spec.cohort.holds(device)) and suits(spec, offer)
 
 
-def suits(spec: TaskSpec, request: CheckInRequest) -> bool:
-    """Whether a task is of the kind that is offered."""
+def in_scope(spec: TaskSpec, scope: tuple[str, ...]) -> bool:
+    """Whether a device that is confined to the tasks of these names (() for none) may have to do with a task."""
+    about = {spec.name, spec.checks, "" if spec.subject is None else spec.subject.name}
+    return not scope or not about.isdisjoint(scope)
+
+
+def suits(spec: TaskSpec, offer: Offer) -> bool:
+    """Whether a task is of the kind that is offered, and one that the device is for."""
+    return in_scope(spec, offer.scope) and _is_asked(spec, offer.request)
+
+
+def _is_asked(spec: TaskSpec, request: CheckInRequest) -> bool:
     if spec.kind == "training":
         return spec.name in request.training
     if spec.kind == "evaluation":
@@ -54,7 +73,7 @@ class Summons:
         if fresh > 0 and state.spec.schedule.separation:
             fresh = sys.maxsize  # who worked for another task is not known here: everybody may try
         self.bell.call(
-            lambda request: suits(state.spec, request),
-            lambda device, request: fits(state.spec, device, request) and state.wants(offered(device, request), now),
+            lambda offer: suits(state.spec, offer),
+            lambda device, offer: fits(state.spec, device, offer) and state.wants(offered(device, offer.request), now),
             fresh,
         )

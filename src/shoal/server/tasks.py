@@ -171,12 +171,18 @@ class Tasks(Mapping[str, RunningTask]):
             owners=state.owners,
         )
 
-    async def versions(self, name: str, after: int, wait: float) -> tuple[VersionsReply, float]:
-        """Return the versions after a number, and for how long the call was held for one to come."""
+    async def versions(
+        self, name: str, after: int, wait: float, still: Callable[[], None]
+    ) -> tuple[VersionsReply, float]:
+        """Return the versions after a number, and for how long the call was held for one to come.
+
+        `still` is asked at every turn of the wait, and raises when the caller may call no longer.
+        """
         task = self.find(name)
         held = 0.0
         async for waited in self._bell.rings(min(wait, MAX_WAIT)):
             held = waited
+            still()
             task.check()
             if task.state.latest.number > after or task.state.phase.over:
                 break

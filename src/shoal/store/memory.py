@@ -16,9 +16,11 @@ from shoal.store.rules import (
     device_conflict,
     no_blob,
     no_device,
+    no_token,
     once,
-    renewed,
+    same_device,
     token_conflict,
+    unusable,
 )
 from shoal.store.store import DeviceRecord, Entry, Namespace, Stored, TokenRecord
 
@@ -154,13 +156,26 @@ class MemoryStore:
         with self._lock:
             return dict(self._seen)
 
-    def add_device(self, device: DeviceRecord) -> None:
-        """Keep a device. Raises Conflict when the name or the id is another device's."""
+    def enrol(self, device: DeviceRecord, token: str | None) -> DeviceRecord:
+        """Keep a device and count a use of a token. Raises Conflict, Unauthorised."""
         with self._lock:
             known = self._devices.get(device.name)
             if any(other.id == device.id and other.name != device.name for other in self._devices.values()):
                 raise device_conflict(device)
-            self._devices[device.name] = device if known is None else renewed(known, device)
+            if known is not None:
+                return same_device(known, device)
+            if token is not None:
+                self._count(token, device.enrolled)
+            self._devices[device.name] = device
+            return device
+
+    def _count(self, token: str, now: float) -> None:
+        found = self._tokens.get(token)
+        refusal = unusable(found, now)
+        if refusal is not None:
+            raise refusal
+        assert found is not None
+        self._tokens[token] = replace(found, used=found.used + 1)
 
     def devices(self) -> list[DeviceRecord]:
         """Return every device, oldest first."""
@@ -181,6 +196,13 @@ class MemoryStore:
         with self._lock:
             if self._tokens.setdefault(token.hash, token) != token:
                 raise token_conflict(token)
+
+    def revoke_token(self, token: str, at: float) -> None:
+        """Mark a token (by hash) as revoked. Raises NotFound."""
+        with self._lock:
+            if token not in self._tokens:
+                raise no_token(token)
+            self._tokens[token] = replace(self._tokens[token], revoked=at)
 
     def tokens(self) -> list[TokenRecord]:
         """Return every token, oldest first."""

@@ -1,19 +1,14 @@
 """What a SQL store reads and writes, each a function of a connection in a transaction that its caller commits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from shoal.core.receipt import Receipt
 from shoal.store import tables
 from shoal.store.failpoints import reached
-from shoal.store.rules import check_snapshot, device_conflict, no_device, renewed, token_conflict
-from shoal.store.store import DeviceRecord, Stored, TokenRecord
-
-DEVICE = tuple(column for column in tables.devices.c if column.name not in ("number", "seen"))
-TOKEN = tuple(column for column in tables.tokens.c if column.name != "number")
+from shoal.store.rules import check_snapshot
+from shoal.store.store import Stored
 
 
 def _head(connection: Connection, stream: str) -> tuple[int, int]:
@@ -126,43 +121,3 @@ def seen(connection: Connection) -> dict[str, float]:
     """Return when devices called last."""
     table = tables.devices
     return {row.name: row.seen for row in connection.execute(select(table.c.name, table.c.seen)) if row.seen}
-
-
-def add_device(connection: Connection, device: DeviceRecord) -> None:
-    """Keep a device, or what it became by enrolling again."""
-    table = tables.devices
-    known = connection.execute(select(*DEVICE).where(table.c.name == device.name)).one_or_none()
-    try:
-        if known is None:
-            connection.execute(insert(table).values(asdict(device)))
-        else:
-            kept = renewed(DeviceRecord(*known), device)
-            connection.execute(update(table).where(table.c.name == device.name).values(asdict(kept)))
-    except IntegrityError as error:
-        raise device_conflict(device) from error
-
-
-def devices(connection: Connection) -> list[DeviceRecord]:
-    """Return every device, oldest first."""
-    return [DeviceRecord(*row) for row in connection.execute(select(*DEVICE).order_by(tables.devices.c.number))]
-
-
-def revoke_device(connection: Connection, device: str, at: float) -> None:
-    """Mark a device as revoked."""
-    table = tables.devices
-    if connection.execute(update(table).where(table.c.id == device).values(revoked=at)).rowcount == 0:
-        raise no_device(device)
-
-
-def add_token(connection: Connection, token: TokenRecord) -> None:
-    """Keep a token, once."""
-    known = connection.execute(select(*TOKEN).where(tables.tokens.c.hash == token.hash)).one_or_none()
-    if known is None:
-        connection.execute(insert(tables.tokens).values(asdict(token)))
-    elif TokenRecord(*known) != token:
-        raise token_conflict(token)
-
-
-def tokens(connection: Connection) -> list[TokenRecord]:
-    """Return every token, oldest first."""
-    return [TokenRecord(*row) for row in connection.execute(select(*TOKEN).order_by(tables.tokens.c.number))]

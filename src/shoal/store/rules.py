@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Set
-from dataclasses import replace
 
-from shoal.core.errors import Conflict, NotFound, StreamConflict, Superseded
+from shoal.core.errors import Conflict, NotFound, StreamConflict, Superseded, Unauthorised
 from shoal.rounds.events import Committed, Recorded, Reported
 from shoal.store.store import DeviceRecord, Entry, TokenRecord
 
@@ -50,16 +49,38 @@ def check_snapshot(stream: str, position: int, end: int) -> None:
         raise StreamConflict(f"a snapshot of stream {stream!r} at {position}, past its end at {end}", RELOAD)
 
 
-def renewed(known: DeviceRecord, device: DeviceRecord) -> DeviceRecord:
-    """Return what to keep when a known device enrols again: its new record, revoked if it was."""
+def same_device(known: DeviceRecord, device: DeviceRecord) -> DeviceRecord:
+    """Return what is kept of a device that enrols again. Raises Conflict when it has another key."""
     if known.public_key != device.public_key:
         raise device_conflict(device)
-    return device if known.revoked is None else replace(device, revoked=known.revoked)
+    return known
 
 
 def device_conflict(device: DeviceRecord) -> Conflict:
     """Return the refusal of a device whose name or id is another's."""
-    return Conflict(f"device {device.name!r} is enrolled with another key", "choose another name")
+    return Conflict(
+        f"the name {device.name!r} belongs to another device, or its key to another name",
+        "choose another name, or start the agent with the home that enrolled it",
+    )
+
+
+def unusable(token: TokenRecord | None, now: float) -> Unauthorised | None:
+    """Return why a token lets no more devices join, and nobody in; None when it does."""
+    if token is None:
+        return Unauthorised("the token is not known here", "give one of this coordinator")
+    if token.revoked is not None:
+        return Unauthorised(f"the token {token.id} was revoked", "ask an administrator for a new one")
+    if token.expires is not None and token.expires <= now:
+        return Unauthorised(f"the token {token.id} has expired", "ask an administrator for a new one")
+    if token.uses is not None and token.used >= token.uses:
+        times = "once" if token.uses == 1 else f"{token.uses} times"
+        return Unauthorised(f"the token {token.id} was for use {times}, and was used", "ask for a new one")
+    return None
+
+
+def no_token(token: str) -> NotFound:
+    """Return the refusal of a hash that no token has."""
+    return NotFound(f"no token {token[:12]!r}", "list the tokens for their ids")
 
 
 def no_device(device: str) -> NotFound:

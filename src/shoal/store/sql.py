@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from shoal.core.errors import ConfigurationError, CorruptStore, StorageFull, StoreError
 from shoal.core.receipt import Receipt
 from shoal.rounds.events import Recorded
-from shoal.store import rows, schema
+from shoal.store import identities, rows, schema
 from shoal.store.appending import Append
 from shoal.store.events import RESTORE, decode, encode
 from shoal.store.store import DeviceRecord, Entry, Stored, TokenRecord
@@ -121,25 +121,29 @@ class SqlStore:
         """Return when devices (by name) called last."""
         return self._read(rows.seen)
 
-    def add_device(self, device: DeviceRecord) -> None:
-        """Keep a device. Raises Conflict when the name or the id is another device's."""
-        self._write(lambda connection: rows.add_device(connection, device))
+    def enrol(self, device: DeviceRecord, token: str | None) -> DeviceRecord:
+        """Keep a device and count a use of a token, in one transaction. Raises Conflict, Unauthorised."""
+        return self._write(lambda connection: identities.enrol(connection, device, token))
 
     def devices(self) -> list[DeviceRecord]:
         """Return every device, oldest first."""
-        return self._read(rows.devices)
+        return self._read(identities.devices)
 
     def revoke_device(self, device: str, at: float) -> None:
         """Mark a device (by id) as revoked. Raises NotFound."""
-        self._write(lambda connection: rows.revoke_device(connection, device, at))
+        self._write(lambda connection: identities.revoke_device(connection, device, at))
 
     def add_token(self, token: TokenRecord) -> None:
         """Keep a token's hash. Raises Conflict when it is kept already, for something else."""
-        self._write(lambda connection: rows.add_token(connection, token))
+        self._write(lambda connection: identities.add_token(connection, token))
+
+    def revoke_token(self, token: str, at: float) -> None:
+        """Mark a token (by hash) as revoked. Raises NotFound."""
+        self._write(lambda connection: identities.revoke_token(connection, token, at))
 
     def tokens(self) -> list[TokenRecord]:
         """Return every token, oldest first."""
-        return self._read(rows.tokens)
+        return self._read(identities.tokens)
 
     def close(self) -> None:
         """Finish what was submitted and close. Raises StoreError when that takes longer than 30 seconds."""

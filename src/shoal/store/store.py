@@ -9,28 +9,42 @@ from shoal.core.receipt import Receipt
 from shoal.rounds.events import Recorded
 
 PersonRole: TypeAlias = Literal["admin", "researcher", "owner", "viewer"]
+Purpose: TypeAlias = PersonRole | Literal["enrolment"]
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:
-    """One enrolled device. Secrets are kept as SHA-256 digests only."""
+    """One enrolled device: its key, raw and in base64, and the names of the tasks that it is for, () for all."""
 
     id: str
     name: str
     public_key: str
-    secret_hash: str
     enrolled: float
     revoked: float | None = None
+    key_type: Literal["ed25519", "p-256"] = "ed25519"
+    scope: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """One token: `purpose` is a person's role, or "enrolment" for devices that join."""
+    """One token, of which only the hash is kept: `purpose` is a person's role, or "enrolment" for devices that join.
+
+    An enrolment token lets `uses` devices join (None: any number), `used` did, each for the tasks named in `scope`.
+    """
 
     hash: str
-    purpose: PersonRole | Literal["enrolment"]
+    purpose: Purpose
     created: float
     expires: float | None = None
+    uses: int | None = None
+    used: int = 0
+    scope: tuple[str, ...] = ()
+    revoked: float | None = None
+
+    @property
+    def id(self) -> str:
+        """What people call it by: it tells nothing about the token itself."""
+        return self.hash[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +145,12 @@ class Store(Protocol):
         """Return when devices (by name) called last; those that never did are left out."""
         ...
 
-    def add_device(self, device: DeviceRecord) -> None:
-        """Keep a device; one that enrols again (same name and key) has its record replaced, a revocation stays.
+    def enrol(self, device: DeviceRecord, token: str | None) -> DeviceRecord:
+        """Keep a device and count a use of a token (by hash), both or neither; return what is kept.
 
-        Raises Conflict when the name is taken by another public key, or the id by another name.
+        A known name with the same key is returned as it is, and no use is counted, so that a lost reply can be asked
+        for again. Raises Conflict when the name is taken by another public key, or the id by another name;
+        Unauthorised when the token is not known, revoked, expired when the device enrols, or used up.
         """
         ...
 
@@ -148,6 +164,10 @@ class Store(Protocol):
 
     def add_token(self, token: TokenRecord) -> None:
         """Keep a token's hash. Raises Conflict when it is kept already, with another purpose or time."""
+        ...
+
+    def revoke_token(self, token: str, at: float) -> None:
+        """Mark a token (by hash) as revoked. Raises NotFound."""
         ...
 
     def tokens(self) -> list[TokenRecord]:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest of the migrations; a database records the one that it is at, and only one at this is opened."""
 
 metadata = MetaData()
@@ -99,10 +99,12 @@ devices = Table(
     Column("id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("public_key", Text, nullable=False),
-    Column("secret_hash", Text, nullable=False),
     Column("enrolled", Double, nullable=False),
     Column("revoked", Double),
     Column("seen", Double),
+    Column("key_type", Text, nullable=False),
+    # names of tasks, as a list in JSON
+    Column("scope", Text, nullable=False),
     UniqueConstraint("id"),
     UniqueConstraint("name"),
 )
@@ -115,5 +117,9 @@ tokens = Table(
     Column("purpose", Text, nullable=False),
     Column("created", Double, nullable=False),
     Column("expires", Double),
+    Column("uses", BigInteger),
+    Column("used", BigInteger, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("revoked", Double),
     UniqueConstraint("hash"),
 )

@@ -17,7 +17,7 @@ from shoal.agent.agent import Agent
 from shoal.agent.data import ArrayData
 from shoal.agent.home import AgentHome
 from shoal.agent.work import Result, trained
-from shoal.core.errors import BadRequest, NotPermitted
+from shoal.core.errors import BadRequest, BadSignature, NotPermitted
 from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec, weight_units
 from shoal.core.tree import Tree
@@ -70,8 +70,8 @@ class Ledger(httpx.BaseTransport):
             self.repeated += known is not receipt
             if known != receipt:
                 raise BadRequest(f"two receipts for one report, {known} and {receipt}", "give the first one again")
-        else:
-            self.refused[decode(data, ErrorMessage).code] += 1
+        elif (code := decode(data, ErrorMessage).code) != BadSignature.code:
+            self.refused[code] += 1  # a signature is refused when the network doubles a call: it is signed anew
 
 
 class Mortal(httpx.BaseTransport):

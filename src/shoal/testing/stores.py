@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
-from shoal.core.errors import Conflict, NotFound, StoreError, StreamConflict
+from shoal.core.errors import Conflict, NotFound, StoreError, StreamConflict, Unauthorised
 from shoal.core.receipt import Receipt
 from shoal.core.roles import Role
 from shoal.core.serving import Canary
@@ -98,6 +99,8 @@ def store_laws(make_store: Callable[[], Store], reopen: Reopen | None = None) ->
     - Bytes of small updates are there with their events, and gone when discarded.
     - The newest snapshot is kept, and none that its stream does not reach.
     - A device's name belongs to one key, its id to one name; a revocation stays; a token is kept once.
+    - A token with n uses lets n devices in, however many come at once; one that is revoked or expired, none. A device
+      that comes again is let in and not counted again.
     - Of threads that race for a position one wins, threads on different streams do not disturb each other, and a
       failing entry fails no other one.
     - A closed store takes nothing more, and says so.
@@ -114,6 +117,7 @@ def store_laws(make_store: Callable[[], Store], reopen: Reopen | None = None) ->
         _the_newest_snapshot_stays,
         _devices_have_one_key,
         _tokens_are_kept_once,
+        _tokens_are_used_as_often_as_they_say,
         _one_of_a_race_wins,
         _streams_grow_side_by_side,
         _a_failure_stays_alone,
@@ -242,22 +246,20 @@ def _the_newest_snapshot_stays(store: Store) -> None:
 
 
 def _devices_have_one_key(store: Store) -> None:
-    zoe = DeviceRecord("2", "zoe", "key z", "secret z", 5.5)
-    bob = DeviceRecord("1", "bob", "key b", "secret b", 4.0)
-    for device in (zoe, bob, zoe):
-        store.add_device(device)
+    zoe = DeviceRecord("2", "zoe", "key z", 5.5, None, "p-256", ("a", "b"))
+    bob = DeviceRecord("1", "bob", "key b", 4.0)
+    for device in (zoe, bob, replace(zoe, enrolled=9.0, scope=())):
+        store.enrol(device, None)
     hold(store.devices() == [zoe, bob], f"the devices are {store.devices()}")
     with raises(Conflict, "a name with another key"):
-        store.add_device(replace(zoe, id="3", public_key="key x"))
+        store.enrol(replace(zoe, id="3", public_key="key x"), None)
     with raises(Conflict, "an id with another name"):
-        store.add_device(replace(zoe, name="eve"))
-    again = replace(zoe, secret_hash="another")  # noqa: S106 - a hash, and no secret
-    store.add_device(again)
+        store.enrol(replace(zoe, name="eve"), None)
     store.revoke_device(bob.id, 9.5)
-    store.add_device(bob)
+    hold(store.enrol(bob, None).revoked == 9.5, "a device that enrols again is no longer revoked")
     with raises(NotFound, "revoking a device that does not exist"):
         store.revoke_device("3", 9.5)
-    expected = [again, replace(bob, revoked=9.5)]
+    expected = [zoe, replace(bob, revoked=9.5)]
     hold(store.devices() == expected, f"the devices are {store.devices()}, not {expected}")
 
 
@@ -268,6 +270,39 @@ def _tokens_are_kept_once(store: Store) -> None:
     with raises(Conflict, "a token with another purpose"):
         store.add_token(replace(tokens[1], purpose="admin"))
     hold(store.tokens() == tokens, f"the tokens are {store.tokens()}")
+    store.revoke_token("b", 6.0)
+    with raises(NotFound, "revoking a token that does not exist"):
+        store.revoke_token("c", 6.0)
+    hold(store.tokens()[0] == replace(tokens[0], revoked=6.0), "a token that was revoked is not")
+
+
+def _tokens_are_used_as_often_as_they_say(store: Store) -> None:
+    for token in (
+        TokenRecord("a", "enrolment", 1.0, 9.0, 3, 0, ("boston",)),
+        TokenRecord("b", "enrolment", 1.0),
+        TokenRecord("c", "enrolment", 1.0, revoked=2.0),
+    ):
+        store.add_token(token)
+    crowd = [DeviceRecord(str(number), f"device-{number}", f"key {number}", 4.0) for number in range(8)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        entered = [device for device, came in zip(crowd, pool.map(partial(_enters, store), crowd), strict=True) if came]
+    hold(len(entered) == 3, f"a token with 3 uses let {len(entered)} devices in")
+    hold(store.enrol(entered[0], "a") == entered[0], "a device that comes again, after the last use, is not let in")
+    late = DeviceRecord("late", "late", "key", 9.0)
+    for used, what in (("a", "an expired token"), ("c", "a revoked token"), ("d", "an unknown token")):
+        with raises(Unauthorised, what):
+            store.enrol(late, used)
+    store.enrol(late, "b")
+    hold([token.used for token in store.tokens()] == [3, 1, 0], f"the uses are {store.tokens()}")
+    hold({device.id for device in store.devices()} == {*(one.id for one in entered), "late"}, "a refused device stays")
+
+
+def _enters(store: Store, device: DeviceRecord) -> bool:
+    try:
+        store.enrol(device, "a")
+    except Unauthorised:
+        return False
+    return True
 
 
 def _one_of_a_race_wins(store: Store) -> None:
@@ -334,9 +369,10 @@ def _nothing_is_lost(store: Store, reopen: Reopen) -> None:
     _begin(store, "a")
     store.submit(Entry("b", _ticks(1), end, epoch, {"a" * 64: b"bytes"})).result(30)
     store.save_snapshot("b", end, b"snapshot")
-    store.add_device(DeviceRecord("1", "bob", "key", "secret", 4.0))
+    store.add_token(TokenRecord("b", "enrolment", 2.5, None, 2, 0, ("a",)))
+    store.enrol(DeviceRecord("1", "bob", "key", 4.0, None, "p-256", ("a",)), "b")
     store.revoke_device("1", 5.0)
-    store.add_token(TokenRecord("b", "viewer", 2.5))
+    store.revoke_token("b", 6.0)
     before = _everything(store)
     with closing(reopen(store)) as again:
         hold(_everything(again) == before, f"{before} is, opened again, {_everything(again)}")

@@ -4,6 +4,7 @@ import httpx
 
 from shoal.core.errors import (
     BadRequest,
+    BadSignature,
     ConfigurationError,
     Conflict,
     NotACoordinator,
@@ -76,6 +77,8 @@ def refusal(response: httpx.Response, content: bytes, url: str) -> ShoalError:
     error = from_code(message.code, message.problem, message.fix)
     if isinstance(error, Conflict):
         error.receipt = message.receipt
+    if isinstance(error, BadSignature):
+        error.server_time = message.server_time
     return error
 
 

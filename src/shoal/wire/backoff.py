@@ -3,12 +3,15 @@
 import random
 from collections.abc import Callable
 
-from shoal.core.errors import ShoalError, TooSlow
+from shoal.core.errors import BadSignature, ShoalError, TooSlow
 
 
 def transient(error: ShoalError) -> bool:
-    """Whether the same call may succeed later: the other side is away, busy or broken, and the call is not wrong."""
-    return error.status >= 500 or isinstance(error, TooSlow)
+    """Whether the same call may succeed later: the other side is away, busy or broken, and the call is not wrong.
+
+    A signature that was refused is one of the network's, which changed a call or sent it twice.
+    """
+    return error.status >= 500 or isinstance(error, TooSlow | BadSignature)
 
 
 class Backoff:

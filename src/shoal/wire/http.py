@@ -1,28 +1,36 @@
-"""One connection to a coordinator over HTTP: typed errors, deadlines, and counters of what crossed the socket."""
+"""One connection to a coordinator over HTTP: signed calls, typed errors, deadlines, counters of what crossed."""
 
+import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import httpcore
 import httpx
 
-from shoal.core.errors import Unreachable
+from shoal.core.errors import BadSignature, Unreachable
 from shoal.wire.answers import address, bearer, read, refusal, seconds, whole
+from shoal.wire.digests import digest_field
 from shoal.wire.downloads import fields, pieces, resumed
 from shoal.wire.messages import HELD, PROTOCOL, SPOKEN, encode
 from shoal.wire.route import Proxy, proxy_for, trust
+from shoal.wire.signing import EMPTY_DIGEST, SigningKey, sign
 from shoal.wire.source import Source
 
 T = TypeVar("T")
+Content: TypeAlias = bytes | Source | Iterator[bytes] | None
+"""A body: bytes, what lies on a disk of which little is in memory, pieces that can be sent only once, or none."""
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
 CONNECTIONS = 4
+TRIES = 4
+"""How often a call is signed that is refused: a line that doubles calls lets the second one look like a replay."""
 UPLOAD_BYTES = 1 << 18
 """Bytes of a file that are read and sent at once."""
 READ_BYTES = 1 << 18
@@ -154,6 +162,9 @@ class Connection:
     raises Unreachable, one that is no coordinator's NotACoordinator. Nothing is inflated but blobs, under their cap.
     Raises ConfigurationError for an address or a token that cannot be one.
 
+    People give a `token`, devices a `key`, which signs every call anew (`wire.signing`); `clock` tells when. A clock
+    that is wrong is corrected by what the coordinator answers.
+
     Proxies and authorities are those of the environment (`wire.route`); `ca` is a further bundle of
     certificates to trust. `transport` replaces the network in tests; it stays open when the connection closes.
     """
@@ -163,10 +174,15 @@ class Connection:
         url: str,
         token: str | None = None,
         *,
+        key: SigningKey | None = None,
+        clock: Callable[[], float] = time.time,
         ca: Path | str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = address(url)
+        self._key = key
+        self._clock = clock
+        self._behind = 0.0
         self.traffic = Traffic()
         self._proxy = proxy_for(self.url) if transport is None else None
         headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "shoal", SPOKEN: str(PROTOCOL)}
@@ -186,32 +202,40 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def authorise(self, token: str) -> None:
-        """Use another bearer token from now on."""
-        self._client.headers["Authorization"] = bearer(token)
-
     def close(self) -> None:
         """Close the sockets."""
         if self._sockets is not None:
             self._sockets.close()
 
-    def call(self, method: str, path: str, message: object | None, reply: type[T], *, wait: float = 0.0) -> T:
-        """Send a message (or none) and read the reply; `wait` is how long the server may hold the request."""
+    def call(
+        self,
+        method: str,
+        path: str,
+        message: object | None,
+        reply: type[T],
+        *,
+        wait: float = 0.0,
+        token: str | None = None,
+    ) -> T:
+        """Send a message (or none) and read the reply; `wait` is how long the server may hold the request.
+
+        `token` is shown in this call only.
+        """
         content = None if message is None else encode(message)
         headers = {} if content is None else {"Content-Type": "application/json"}
-        return read(self._send(method, path, content, headers, wait), reply, self.url)
+        if token is not None:
+            headers["Authorization"] = bearer(token)
+        return read(self._exchange(method, path, content, headers, wait)[1], reply, self.url)
 
     def upload(self, path: str, body: bytes | Iterator[bytes], reply: type[T]) -> T:
-        """Send bytes and read the reply."""
+        """Send bytes and read the reply; an iterator only where calls are not signed."""
         headers = {"Content-Type": "application/octet-stream"}
-        return read(self._send("POST", path, body, headers), reply, self.url)
+        return read(self._exchange("POST", path, body, headers)[1], reply, self.url)
 
     def upload_file(self, path: str, body: Source, reply: type[T]) -> T:
         """Send what lies on a disk, of which little is in memory at once, and read the reply."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(body.size)}
-        with body.open() as file:
-            parts = iter(partial(file.read, UPLOAD_BYTES), b"")
-            return read(self._send("POST", path, parts, headers), reply, self.url)
+        return read(self._exchange("POST", path, body, headers)[1], reply, self.url)
 
     def transfer(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> httpx.Headers:
         """Send bytes and return the head of an answer that says all in it."""
@@ -226,43 +250,63 @@ class Connection:
 
         Raises BadRequest once the blob is longer than `most` bytes, Unreachable when nothing comes any more.
         """
-        return resumed(lambda at: self._pieces(digest, most, at), start)
+        return resumed(lambda at: self._from(digest, most, at), start)
 
-    def _pieces(self, digest: str, most: int, start: int) -> Iterator[bytes]:
+    def _from(self, digest: str, most: int, start: int) -> Iterator[bytes]:
+        path = f"/v1/blobs/{digest}"
+        try:
+            yield from self._pieces(digest, most, start, self._signed("GET", path, EMPTY_DIGEST))
+        except BadSignature as error:  # it comes before the first piece
+            yield from self._pieces(digest, most, start, self._signed_anew("GET", path, EMPTY_DIGEST, error))
+
+    def _pieces(self, digest: str, most: int, start: int, signed: dict[str, str]) -> Iterator[bytes]:
+        path, headers = f"/v1/blobs/{digest}", fields(digest, start) | signed
         started = time.perf_counter()
         try:
-            with self._client.stream("GET", f"/v1/blobs/{digest}", headers=fields(digest, start)) as response:
+            with self._client.stream("GET", path, headers=headers) as response:
                 if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
                     raise refusal(response, whole(response), self.url)
                 yield from pieces(response, digest, start, most)
         except httpx.TransportError as error:
-            raise self._unreachable("GET", f"/v1/blobs/{digest}", error) from error
+            raise self._unreachable("GET", path, error) from error
         finally:
             self.traffic.seconds += time.perf_counter() - started
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        content: bytes | Iterator[bytes] | None,
-        headers: dict[str, str],
-        wait: float = 0.0,
-    ) -> bytes:
-        return self._exchange(method, path, content, headers, wait)[1]
-
     def _exchange(
-        self,
-        method: str,
-        path: str,
-        content: bytes | Iterator[bytes] | None,
-        headers: dict[str, str],
-        wait: float = 0.0,
+        self, method: str, path: str, content: Content, headers: dict[str, str], wait: float = 0.0
+    ) -> tuple[httpx.Headers, bytes]:
+        digest = "" if self._key is None else _digest(content)
+        signed = self._signed(method, path, digest)
+        for _ in range(TRIES - 1):
+            try:
+                return self._once(method, path, content, headers | signed, wait)
+            except BadSignature as error:
+                signed = self._signed_anew(method, path, digest, error)
+        return self._once(method, path, content, headers | signed, wait)
+
+    def _signed(self, method: str, path: str, digest: str, created: float | None = None) -> dict[str, str]:
+        if self._key is None:
+            return {}
+        when = self._clock() + self._behind if created is None else created
+        target = httpx.URL(path).raw_path.decode("ascii")
+        return sign(self._key, method, target, digest, when, secrets.token_urlsafe(16))
+
+    def _signed_anew(self, method: str, path: str, digest: str, error: BadSignature) -> dict[str, str]:
+        """Sign a refused call by the coordinator's own clock, and remember how far ours is behind."""
+        if self._key is None or error.server_time is None:
+            raise error
+        self._behind = error.server_time - self._clock()
+        return self._signed(method, path, digest, error.server_time)
+
+    def _once(
+        self, method: str, path: str, content: Content, headers: dict[str, str], wait: float
     ) -> tuple[httpx.Headers, bytes]:
         started = time.perf_counter()
         held = 0.0
         timeout = httpx.Timeout(READ_SECONDS + wait, connect=CONNECT_SECONDS)
+        body = content if content is None or isinstance(content, bytes | Iterator) else _read(content)
         try:
-            with self._client.stream(method, path, content=content, headers=headers, timeout=timeout) as response:
+            with self._client.stream(method, path, content=body, headers=headers, timeout=timeout) as response:
                 held = seconds(response.headers.get(HELD, "0"))
                 data = whole(response)
         except httpx.TransportError as error:
@@ -279,3 +323,19 @@ class Connection:
             f"{method} {self.url}{path} got no answer{way} ({error})",
             "check that the coordinator runs and the address is right",
         )
+
+
+def _read(source: Source) -> Iterator[bytes]:
+    with source.open() as file:
+        yield from iter(partial(file.read, UPLOAD_BYTES), b"")
+
+
+def _digest(content: Content) -> str:
+    if content is None or isinstance(content, bytes):
+        return digest_field(hashlib.sha256(content or b"").digest())
+    # what an iterator yields is not known before it was sent, so no signed call has one
+    assert not isinstance(content, Iterator)
+    digest = hashlib.sha256()
+    for piece in _read(content):
+        digest.update(piece)
+    return digest_field(digest.digest())

@@ -41,19 +41,20 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class EnrolRequest:
-    """A device asks to join: its unique name and its raw Ed25519 public key in base64."""
+    """A device asks to join: its unique name, and its public key in base64 in the form that its type has."""
 
     name: str
     public_key: str
     protocol: int = PROTOCOL
+    key_type: str = "ed25519"
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolReply:
-    """The device's id and the bearer secret of its later calls."""
+    """The device's id, under which it signs, and the names of the tasks that it is for, () for all."""
 
     device: str
-    secret: str
+    scope: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,13 +263,51 @@ class UnfitRequest:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """One enrolled device."""
+    """One device, enrolled or waiting; `id` comes from its key, `scope` names the tasks it is for, () for all."""
 
     id: str
     name: str
-    enrolled: float
+    enrolled: float | None
     last_seen: float | None
     revoked: float | None
+    state: Literal["enrolled", "revoked", "pending", "refused"] = "enrolled"
+    scope: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApproveRequest:
+    """A person lets a device in that waits, for the tasks named in `scope`, () for all.
+
+    With `id` only the device with that key: names can be taken by anybody who asks.
+    """
+
+    scope: tuple[str, ...] = ()
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """A person asks for a token: whose role it gives, until when (seconds from now), for how many devices and tasks."""
+
+    role: Literal["admin", "researcher", "owner", "viewer", "enrolment"]
+    expires_in: float | None = None
+    uses: int | None = None
+    scope: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatus:
+    """One token; the token itself is in `token` only where it was just made."""
+
+    id: str
+    role: Literal["admin", "researcher", "owner", "viewer", "enrolment"]
+    created: float
+    expires: float | None
+    uses: int | None
+    used: int
+    scope: tuple[str, ...]
+    revoked: float | None
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

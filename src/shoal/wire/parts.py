@@ -1,12 +1,11 @@
 """Sending a report from its file: in one piece when it is small, else in parts of which none is sent twice."""
 
 from dataclasses import dataclass, replace
-from hashlib import sha256
 
 from shoal.core.errors import BadRequest, NotFound, Unavailable, Unreachable, WrongOffset
 from shoal.core.receipt import Receipt
 from shoal.wire.codec import frame, head_length, read_head
-from shoal.wire.digests import CONTENT_DIGEST, REPR_DIGEST, digest_field
+from shoal.wire.digests import REPR_DIGEST, digest_field
 from shoal.wire.http import Connection
 from shoal.wire.messages import ReportHead
 from shoal.wire.resumable import COMPLETE, LENGTH, NO, OFFSET, PARTIAL, YES, read_count
@@ -94,6 +93,5 @@ class _Upload:
             "Content-Type": PARTIAL,
             OFFSET: str(offset),
             COMPLETE: YES if offset + len(part) == self.head.size else NO,
-            CONTENT_DIGEST: digest_field(sha256(part).digest()),
         }
         return read_count(OFFSET, self.connection.transfer("PATCH", self.path, part, fields).get(OFFSET))

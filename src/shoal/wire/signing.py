@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from shoal.core.errors import BadRequest, BadSignature
+from shoal.wire.digests import CONTENT_DIGEST, digest_field
 
 KeyType: TypeAlias = Literal["ed25519", "p-256"]
 
-DIGEST = "Content-Digest"
 INPUT = "Signature-Input"
 SIGNATURE = "Signature"
 
@@ -125,12 +125,7 @@ def load_key(kind: KeyType, public: str) -> VerifyingKey:
         raise BadRequest("a public key that is no point of P-256", "send what exportKey('raw') gives") from error
 
 
-def content_digest(sha256: bytes) -> str:
-    """Return the Content-Digest of a body, from its SHA-256."""
-    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
-
-
-EMPTY_DIGEST = content_digest(hashlib.sha256().digest())
+EMPTY_DIGEST = digest_field(hashlib.sha256().digest())
 """The Content-Digest of no body, which is signed as any other."""
 
 
@@ -165,7 +160,7 @@ def sign(key: SigningKey, method: str, target: str, digest: str, created: float,
         f';nonce="{nonce}";keyid="{key_id(key.public)}"'
     )
     value = base64.b64encode(key.sign(_base(method, path, query, digest, params))).decode()
-    return {DIGEST: digest, INPUT: f"shoal={params}", SIGNATURE: f"shoal=:{value}:"}
+    return {CONTENT_DIGEST: digest, INPUT: f"shoal={params}", SIGNATURE: f"shoal=:{value}:"}
 
 
 def read(given_input: str | None, given_signature: str | None, digest: str | None) -> Signature:
@@ -176,14 +171,14 @@ def read(given_input: str | None, given_signature: str | None, digest: str | Non
         header = INPUT if params is None else SIGNATURE
         raise BadSignature(f"a call of a device without a {header} that can be read", SIGN)
     if digest is None or _DIGEST.fullmatch(digest) is None:
-        raise BadSignature(f"a {DIGEST} of {(digest or '')[:80]!r}", SIGN)
+        raise BadSignature(f"a {CONTENT_DIGEST} of {(digest or '')[:80]!r}", SIGN)
     return Signature(params[1], float(params[2]), params[3], params[4], digest, base64.b64decode(value[1]))
 
 
 def check_body(signed: str, found: bytes) -> None:
     """Raise BadSignature when a body's SHA-256 is not that of its signed Content-Digest."""
-    if content_digest(found) != signed:
-        raise BadSignature(f"a body with the digest {content_digest(found)}, the signature is over {signed}", SIGN)
+    if digest_field(found) != signed:
+        raise BadSignature(f"a body with the digest {digest_field(found)}, the signature is over {signed}", SIGN)
 
 
 def _base(method: str, path: str, query: str, digest: str, params: str) -> bytes:

@@ -2,7 +2,8 @@
 
 import { decode, digest, encode, frame } from "./codec.js";
 import { difference, prove, unfit } from "./fit.js";
-import { Connection, Refused, newKey } from "./protocol.js";
+import { Connection, Refused } from "./protocol.js";
+import { newKey } from "./signing.js";
 import { train } from "./train.js";
 
 const TASKS = ["regression"];
@@ -38,12 +39,11 @@ export class Device {
       await this.#kept.put("device", "identity", identity); // durable before it is shown to anyone
     }
     if (identity.name !== name) throw new Error(`this browser is ${identity.name}`);
-    if (identity.secret === undefined) {
-      const reply = await new Connection(this.#url, token).enrol(name, identity.publicKey);
-      identity = { ...identity, device: reply.device, secret: reply.secret };
-      await this.#kept.put("device", "identity", identity);
+    this.#connection = new Connection(this.#url, identity);
+    if (identity.device === undefined) {
+      const reply = await this.#connection.enrol(name, token);
+      await this.#kept.put("device", "identity", { ...identity, device: reply.device });
     }
-    this.#connection = new Connection(this.#url, identity.secret);
   }
 
   /** Take part until something happens that only a person can mend. */

@@ -1,4 +1,4 @@
-// What must outlive the tab, in IndexedDB: the device's key and secret, reports without a receipt, the list of releases.
+// What must outlive the tab, in IndexedDB: the device's key, reports without a receipt, the list of releases.
 
 const STORES = ["device", "outbox", "releases"];
 

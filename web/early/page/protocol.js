@@ -1,16 +1,18 @@
 // A device's calls to its coordinator.
 
-import { base64, digest } from "./codec.js";
+import { digest } from "./codec.js";
+import { signed } from "./signing.js";
 
 export const PROTOCOL = 1;
 const ANSWER_SECONDS = 60;
 
 /** An answer other than 2xx, with the coordinator's words. */
 export class Refused extends Error {
-  constructor(status, { code, problem, fix }) {
+  constructor(status, { code, problem, fix, server_time: serverTime }) {
     super(`${problem}: ${fix}`);
     this.status = status;
     this.code = code;
+    this.serverTime = serverTime;
   }
 
   /** Whether the same call may succeed later. */
@@ -24,25 +26,23 @@ export class Unreachable extends Error {
   transient = true;
 }
 
-/** Make a device's key, whose private half no script can read; signatures only need it to be used. */
-export async function newKey() {
-  const pair = await crypto.subtle.generateKey("Ed25519", false, ["sign", "verify"]);
-  const raw = new Uint8Array(await crypto.subtle.exportKey("raw", pair.publicKey));
-  return { pair, publicKey: base64(raw) };
-}
+const NOTHING = new Uint8Array();
 
-/** A line to the coordinator at `url` with a bearer secret. */
+/** A line to the coordinator at `url`, on which every call is signed with a key. */
 export class Connection {
   #url;
-  #secret;
+  #key;
+  #behind = 0; // seconds by which this clock is behind the coordinator's
 
-  constructor(url, secret) {
+  constructor(url, key) {
     this.#url = url;
-    this.#secret = secret;
+    this.#key = key;
   }
 
-  enrol(name, publicKey) {
-    return this.#call("POST", "/v1/devices", { name, public_key: publicKey, protocol: PROTOCOL });
+  /** Bind a name to the key; the enrolment token is shown in this call only. */
+  enrol(name, token) {
+    const message = { name, public_key: this.#key.publicKey, protocol: PROTOCOL };
+    return this.#call("POST", "/v1/devices", message, 0, { Authorization: `Bearer ${token}` });
   }
 
   checkIn(training, wait) {
@@ -70,17 +70,27 @@ export class Connection {
     return data;
   }
 
-  #call(method, path, message, wait = 0) {
-    const body = message === undefined ? undefined : JSON.stringify(message);
-    return this.#send(method, path, { body, type: "application/json", wait });
+  #call(method, path, message, wait = 0, shown = {}) {
+    const body = message === undefined ? NOTHING : new TextEncoder().encode(JSON.stringify(message));
+    return this.#send(method, path, { body, type: "application/json", wait, shown });
   }
 
-  async #send(method, path, { body, type, wait = 0, read = (response) => response.json() }) {
-    const headers = { Authorization: `Bearer ${this.#secret}` };
-    if (body !== undefined) headers["Content-Type"] = type;
+  async #send(method, path, sending) {
+    try {
+      return await this.#once(method, path, sending, Date.now() / 1000 + this.#behind);
+    } catch (error) {
+      if (error.code !== "bad_signature" || !error.serverTime) throw error;
+      this.#behind = error.serverTime - Date.now() / 1000;
+      return this.#once(method, path, sending, error.serverTime);
+    }
+  }
+
+  async #once(method, path, { body = NOTHING, type, wait = 0, shown = {}, read = (response) => response.json() }, now) {
+    const headers = { ...shown, ...(await signed(this.#key, method, path, body, now)) };
+    if (body.length > 0) headers["Content-Type"] = type;
     const signal = AbortSignal.timeout((ANSWER_SECONDS + wait) * 1000);
     try {
-      const response = await fetch(this.#url + path, { method, headers, body, signal });
+      const response = await fetch(this.#url + path, { method, headers, signal, ...(body.length > 0 && { body }) });
       if (response.ok) return await read(response);
       throw new Refused(response.status, await problem(response));
     } catch (error) {
