@@ -30,10 +30,11 @@ check: .venv/developed
 	$(MAKE) lint
 
 # A file's tests stay in one process, which keeps what they share; two processes are what a machine with two cores bears.
-# Remote tensors have a process of their own: once their device was used, autograd bears no fork, as simulations make.
+# Remote tensors and forked workers have a process each: once that device is there, autograd bears no fork.
 test: .venv/developed lint browser
-	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/remote
+	$(BIN)/pytest tests/simulation/test_workers.py
 	$(BIN)/pytest tests/remote
+	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/remote --ignore=tests/simulation/test_workers.py
 
 # Root gets what is missing from Debian. Otherwise the browser tests are skipped with a reason, and fail in CI.
 DEBIAN := DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install
