@@ -1,0 +1,178 @@
+// What a device observed: examples that never leave it. Of each run of 1/holdout one is held out and never trained on;
+// which one follows from the device's name and the example's number, so it stays the same whatever is removed.
+
+import { type NdArray, type Tree, make, sizeOf, type DType } from "./arrays.js";
+import { DataError } from "./errors.js";
+import type { Kept } from "./kept.js";
+import { derive } from "./seeds.js";
+
+/** How many examples stay, the newest ones, and for how many seconds (for ever without `age`). */
+export interface Retention {
+  readonly count?: number;
+  readonly age?: number;
+}
+
+/** The dtype and shape of one example's arrays, by name. */
+export type Layout = ReadonlyMap<string, { readonly dtype: DType; readonly shape: readonly number[] }>;
+
+/** What an app may give for one array of an example. */
+export type Given = number | readonly number[] | NdArray | Float32Array | Float64Array | Int32Array | Uint8Array;
+
+interface Example {
+  readonly number: number;
+  readonly at: number;
+  readonly held: boolean;
+  readonly arrays: ReadonlyMap<string, NdArray>;
+}
+
+const MOST = 10_000;
+const COUNTED = "observed";
+
+export class Examples {
+  readonly #kept: Kept;
+  readonly #layout: Layout;
+  readonly #every: number;
+  readonly #seed: number;
+  readonly #retention: Retention;
+  readonly #clock: () => number;
+  #examples: Example[];
+  #observed: number;
+
+  private constructor(
+    kept: Kept,
+    layout: Layout,
+    every: number,
+    seed: number,
+    retention: Retention,
+    clock: () => number,
+    examples: Example[],
+    observed: number,
+  ) {
+    this.#kept = kept;
+    this.#layout = layout;
+    this.#every = every;
+    this.#seed = seed;
+    this.#retention = retention;
+    this.#clock = clock;
+    this.#examples = examples;
+    this.#observed = observed;
+  }
+
+  /** Open the examples of a device. `holdout` is the share that is held out, at most a half. */
+  static async open(
+    kept: Kept,
+    name: string,
+    layout: Layout,
+    { holdout = 0.2, retention = {}, clock = () => Date.now() / 1000 }: ExampleSettings = {},
+  ): Promise<Examples> {
+    if (!(holdout >= 0 && holdout <= 0.5)) throw new DataError(`a holdout of ${holdout}`, "give a share from 0 to 0.5");
+    const examples = (await kept.all<Example>("examples")).sort((a, b) => a.number - b.number);
+    const observed = (await kept.get<number>("device", COUNTED)) ?? 0;
+    const every = holdout > 0 ? Math.round(1 / holdout) : 0;
+    const seed = await derive(0, name, "holdout");
+    return new Examples(kept, layout, every, seed, retention, clock, examples, observed);
+  }
+
+  /** Keep one example, durable when the promise is fulfilled. Throws DataError for what the task cannot use. */
+  async add(given: Readonly<Record<string, Given>>): Promise<void> {
+    const names = Object.keys(given).sort();
+    const wanted = [...this.#layout.keys()].sort();
+    if (names.join() !== wanted.join()) throw new DataError(`an example with ${names}`, `the task takes ${wanted}`);
+    const arrays = new Map(names.map((name) => [name, cast(name, given[name]!, this.#layout)]));
+    const number = this.#observed + 1;
+    const example = { number, at: this.#clock(), held: await this.#isHeld(number), arrays };
+    const gone = this.#outlived([...this.#examples, example]);
+    await this.#kept.change([
+      { store: "examples", key: number, value: example },
+      { store: "device", key: COUNTED, value: number },
+      ...gone.map((each) => ({ store: "examples", key: each.number }) as const),
+    ]);
+    this.#observed = number;
+    this.#examples = [...this.#examples, example].filter((each) => !gone.includes(each));
+  }
+
+  async #isHeld(number: number): Promise<boolean> {
+    if (this.#every === 0) return false;
+    const block = Math.floor((number - 1) / this.#every);
+    return (number - 1) % this.#every === (await derive(this.#seed, block)) % this.#every;
+  }
+
+  #outlived(examples: readonly Example[]): Example[] {
+    const { count = MOST, age = Number.POSITIVE_INFINITY } = this.#retention;
+    const newest = examples.at(-1)?.number ?? 0;
+    const oldest = this.#clock() - age;
+    return examples.filter((each) => each.number <= newest - count || each.at < oldest);
+  }
+
+  /** Remove what retention does not allow any more. */
+  async tidy(): Promise<void> {
+    const gone = this.#outlived(this.#examples);
+    if (gone.length === 0) return;
+    await this.#kept.change(gone.map((each) => ({ store: "examples", key: each.number })));
+    this.#examples = this.#examples.filter((each) => !gone.includes(each));
+  }
+
+  count(held: boolean): number {
+    return this.#examples.filter((each) => each.held === held).length;
+  }
+
+  /** Another mark whenever there are other examples. */
+  mark(held: boolean): string {
+    const examples = this.#examples.filter((each) => each.held === held);
+    return `${examples.at(-1)?.number ?? 0}:${examples.length}`;
+  }
+
+  /** Return the examples that are held out, or those that are not, stacked; empty when there are none. */
+  rows(held: boolean): Map<string, NdArray> {
+    const examples = this.#examples.filter((each) => each.held === held);
+    if (examples.length === 0) return new Map();
+    return new Map([...this.#layout.keys()].map((name) => [name, stack(examples.map((each) => each.arrays.get(name)!))]));
+  }
+}
+
+export interface ExampleSettings {
+  readonly holdout?: number;
+  readonly retention?: Retention;
+  readonly clock?: () => number;
+}
+
+/** Return what an app gave as one array in the layout's dtype and shape. Throws DataError. */
+export function cast(name: string, given: Given, layout: Layout): NdArray {
+  const { dtype, shape } = layout.get(name)!;
+  const numbers = typeof given === "number" ? [given] : "values" in given && "dtype" in given ? plain(given) : given;
+  if ((numbers as ArrayLike<number>).length !== sizeOf(shape)) {
+    throw new DataError(`${name} with ${(numbers as ArrayLike<number>).length} numbers`, `one example has the shape [${shape}]`);
+  }
+  const found = Array.from(numbers as ArrayLike<number>);
+  if (!found.every(Number.isFinite)) throw new DataError(`${name} holds NaN or infinity`, "correct the example or leave it out");
+  if (!dtype.startsWith("F") && !found.every(Number.isInteger)) throw new DataError(`${name} holds fractions`, `the task takes ${dtype}`);
+  return make(dtype, shape, found);
+}
+
+function plain(array: NdArray): ArrayLike<number> {
+  return array.values instanceof BigInt64Array ? Array.from(array.values, Number) : array.values;
+}
+
+/** Return arrays of one shape along a new first axis. */
+export function stack(arrays: readonly NdArray[]): NdArray {
+  const [first] = arrays as [NdArray];
+  const size = sizeOf(first.shape);
+  const made = make(first.dtype, [arrays.length, ...first.shape]);
+  arrays.forEach((array, place) => (made.values as Float64Array).set(array.values as Float64Array, place * size));
+  return made;
+}
+
+/** Return some rows of a batch, in this order. */
+export function take(batch: Tree, order: readonly number[]): Map<string, NdArray> {
+  return new Map([...batch].map(([name, array]) => [name, taken(array, order)]));
+}
+
+function taken(array: NdArray, order: readonly number[]): NdArray {
+  const [, ...shape] = array.shape;
+  const size = sizeOf(shape);
+  const made = make(array.dtype, [order.length, ...shape]);
+  const target = made.values as Float64Array;
+  const values = array.values as Float64Array;
+  order.forEach((row, place) => target.set(values.subarray(row * size, (row + 1) * size), place * size));
+  return made;
+}
