@@ -3,7 +3,7 @@
 import { digest } from "./digests.js";
 import { Refused, Tampered, Unreachable } from "./errors.js";
 import type { DeviceKey } from "./keys.js";
-import type { CheckInReply, CheckInRequest, EnrolReply, ErrorMessage, Receipt, RenewReply, TaskSpec } from "./messages.js";
+import type { CheckInReply, CheckInRequest, EnrolReply, ErrorMessage, KeyReply, LatestReply, Receipt, RenewReply, TaskSpec } from "./messages.js";
 import { signed } from "./signing.js";
 
 export const PROTOCOL = 1;
@@ -53,8 +53,9 @@ export class Connection {
     return this.#ask("GET", `/v1/tasks/${encodeURIComponent(id)}`);
   }
 
-  release(assignment: string, reason: string): Promise<unknown> {
-    return this.#ask("POST", `${assignmentPath(assignment)}/release`, { reason });
+  /** Give an assignment back; `again` if this device would take it once more in the same round. */
+  release(assignment: string, reason: string, again = false): Promise<unknown> {
+    return this.#ask("POST", `${assignmentPath(assignment)}/release`, { reason, again });
   }
 
   renew(assignment: string): Promise<RenewReply> {
@@ -65,6 +66,42 @@ export class Connection {
   report(assignment: string, body: Bytes, signal?: AbortSignal): Promise<Receipt> {
     const headers = { "Content-Type": BYTES_TYPE };
     return this.#send("POST", `${assignmentPath(assignment)}/report`, { body, headers, read: json<Receipt>, signal });
+  }
+
+  /** Begin an upload, or go on with the one that began; return how many bytes are there. */
+  beginUpload(assignment: string, size: number, reprDigest: string, signal?: AbortSignal): Promise<number> {
+    const headers = { "Upload-Length": String(size), "Repr-Digest": reprDigest, "Upload-Complete": "?0" };
+    return this.#send("POST", `${assignmentPath(assignment)}/upload`, { headers, read: offset, signal });
+  }
+
+  /** Add a part to an upload; return how many bytes are there. */
+  continueUpload(assignment: string, start: number, part: Bytes, size: number, signal?: AbortSignal): Promise<number> {
+    const headers = {
+      "Content-Type": "application/partial-upload",
+      "Upload-Offset": String(start),
+      "Upload-Complete": start + part.length === size ? "?1" : "?0",
+    };
+    return this.#send("PATCH", `${assignmentPath(assignment)}/upload`, { body: part, headers, read: offset, signal });
+  }
+
+  /** Return the coordinator's public key, which signs receipts. */
+  async key(): Promise<string> {
+    return (await this.#ask<KeyReply>("GET", "/v1/key")).public_key;
+  }
+
+  /** Return which version this device serves of a task, by the task's name or id. */
+  latest(task: string): Promise<LatestReply> {
+    return this.#ask("GET", `/v1/tasks/${encodeURIComponent(task)}/latest`);
+  }
+
+  /** Say that a version does not work on this device. */
+  unfit(task: string, version: string, reason: string): Promise<unknown> {
+    return this.#ask("POST", `/v1/tasks/${encodeURIComponent(task)}/unfit`, { version, reason: reason.slice(0, 300) });
+  }
+
+  /** Leave for good. */
+  leave(): Promise<unknown> {
+    return this.#ask("DELETE", "/v1/devices/me");
   }
 
   /** Return a blob of at most `most` bytes. Throws Tampered when its SHA-256 is another. */
@@ -132,6 +169,10 @@ function unanswered(error: unknown): boolean {
 
 async function json<T>(response: Response): Promise<T> {
   return (await response.json()) as T;
+}
+
+async function offset(response: Response): Promise<number> {
+  return Number(response.headers.get("Upload-Offset"));
 }
 
 async function refusal(response: Response): Promise<Refused> {

@@ -30,7 +30,7 @@ const COUNTED = "observed";
 
 export class Examples {
   readonly #kept: Kept;
-  readonly #layout: Layout;
+  readonly layout: Layout;
   readonly #every: number;
   readonly #seed: number;
   readonly #retention: Retention;
@@ -49,7 +49,7 @@ export class Examples {
     observed: number,
   ) {
     this.#kept = kept;
-    this.#layout = layout;
+    this.layout = layout;
     this.#every = every;
     this.#seed = seed;
     this.#retention = retention;
@@ -76,9 +76,9 @@ export class Examples {
   /** Keep one example, durable when the promise is fulfilled. Throws DataError for what the task cannot use. */
   async add(given: Readonly<Record<string, Given>>): Promise<void> {
     const names = Object.keys(given).sort();
-    const wanted = [...this.#layout.keys()].sort();
+    const wanted = [...this.layout.keys()].sort();
     if (names.join() !== wanted.join()) throw new DataError(`an example with ${names}`, `the task takes ${wanted}`);
-    const arrays = new Map(names.map((name) => [name, cast(name, given[name]!, this.#layout)]));
+    const arrays = new Map(names.map((name) => [name, cast(name, given[name]!, this.layout)]));
     const number = this.#observed + 1;
     const example = { number, at: this.#clock(), held: await this.#isHeld(number), arrays };
     const gone = this.#outlived([...this.#examples, example]);
@@ -126,7 +126,7 @@ export class Examples {
   rows(held: boolean): Map<string, NdArray> {
     const examples = this.#examples.filter((each) => each.held === held);
     if (examples.length === 0) return new Map();
-    return new Map([...this.#layout.keys()].map((name) => [name, stack(examples.map((each) => each.arrays.get(name)!))]));
+    return new Map([...this.layout.keys()].map((name) => [name, stack(examples.map((each) => each.arrays.get(name)!))]));
   }
 }
 

@@ -24,6 +24,24 @@ export async function newKey(extractable = false): Promise<DeviceKey> {
   }
 }
 
+/** What a store that holds bytes only keeps of a key, and a browser's store as it is. */
+export type PackedKey = DeviceKey | (Omit<DeviceKey, "privateKey"> & { readonly pkcs8: ArrayBuffer });
+
+/** Return a key as a store keeps it. */
+export async function packed(key: DeviceKey, keepsKeys: boolean): Promise<PackedKey> {
+  if (keepsKeys) return key;
+  const { kind, publicKey, id } = key;
+  return { kind, publicKey, id, pkcs8: await crypto.subtle.exportKey("pkcs8", key.privateKey) };
+}
+
+/** Return the key that a store kept. */
+export async function unpacked(kept: PackedKey): Promise<DeviceKey> {
+  if (!("pkcs8" in kept)) return kept;
+  const how = kept.kind === "ed25519" ? "Ed25519" : P256;
+  const { kind, publicKey, id } = kept;
+  return { kind, publicKey, id, privateKey: await crypto.subtle.importKey("pkcs8", kept.pkcs8, how, false, ["sign"]) };
+}
+
 const USES: KeyUsage[] = ["sign", "verify"];
 
 async function described(kind: KeyType, pair: CryptoKeyPair): Promise<DeviceKey> {

@@ -77,6 +77,36 @@ export interface components {
             size: number;
         };
         /**
+         * Canary
+         * @description A trial of a version by a `fraction` of the devices, before all get it.
+         *
+         *         `devices` of them measure `metric` of the candidate and of the version that is served, each on the rows that it
+         *         holds out. The candidate may be worse by `tolerance`, in the metric's unit; `better` says which direction is worse.
+         *         It is rolled back when it is worse, when the means are over fewer than `minimum_rows` rows, when they are not there
+         *         after `deadline` seconds, and when more than `refusals` devices found that it does not work there.
+         */
+        Canary: {
+            /**
+             * @default lower
+             * @enum {unknown}
+             */
+            better: "higher" | "lower";
+            /** @default 86400 */
+            deadline: number;
+            /** @default 2 */
+            devices: number;
+            /** @default 0.1 */
+            fraction: number;
+            /** @default loss */
+            metric: string;
+            /** @default 20 */
+            minimum_rows: number;
+            /** @default 0 */
+            refusals: number;
+            /** @default 0 */
+            tolerance: number;
+        };
+        /**
          * CancelRequest
          * @description A person ends a task, and says why.
          */
@@ -94,6 +124,8 @@ export interface components {
             reason: string;
             retry_after: number;
             server_time: number;
+            /** @default [] */
+            versions: components["schemas"]["LatestReply"][];
         };
         /**
          * CheckInRequest
@@ -112,6 +144,14 @@ export interface components {
             utc_offset: number;
             /** @default 0 */
             wait: number;
+        };
+        /**
+         * Cohort
+         * @description So large a `fraction` of the devices; another `salt` chooses others.
+         */
+        Cohort: {
+            fraction: number;
+            salt: string;
         };
         /**
          * Component
@@ -227,6 +267,20 @@ export interface components {
             detail?: components["schemas"]["ValidationError"][];
         };
         /**
+         * HeadsReply
+         * @description Where a task's heads stand: the newest version, the one that is served, and the one on trial, by number.
+         *
+         *         While `held`, nothing is promoted but by a person. `steps` is what happened to versions, oldest first.
+         */
+        HeadsReply: {
+            candidate: number | null;
+            held: boolean;
+            serving: number;
+            steps: components["schemas"]["Step"][];
+            task: string;
+            training: number;
+        };
+        /**
          * Health
          * @description That the coordinator serves, and which versions it speaks.
          */
@@ -236,11 +290,19 @@ export interface components {
             version: string;
         };
         /**
+         * KeyReply
+         * @description The raw Ed25519 public key, in base64, of the key with which a coordinator signs receipts.
+         */
+        KeyReply: {
+            public_key: string;
+        };
+        /**
          * LatestReply
-         * @description The id of a task and the newest version of its model.
+         * @description The id of a task, the version of its model that the caller serves, and the newest, which rounds train from.
          */
         LatestReply: {
             task: string;
+            training: components["schemas"]["ModelVersion"];
             version: components["schemas"]["ModelVersion"];
         };
         /**
@@ -250,10 +312,20 @@ export interface components {
          *         `proximal` is FedProx's mu (Li et al. 2020, arXiv:1812.06127): the penalty mu/2 * ||w - w_global||^2.
          *         `start` says from which model training begins: the global version, or the device's personal model where it has
          *         one. Either way the update is what training ended with minus the global version.
+         *
+         *         The learning rate is multiplied by `per_round` (time counts rounds) and `per_step` (time counts the device's steps
+         *         of the round). `clip_gradient` bounds the L2 norm of all gradients of a step, as torch's clip_grad_norm_;
+         *         `clip_update` that of the trainable part of the whole update. None bounds nothing.
+         *
+         *         `rule` names what a strategy does beside plain training (`algorithms.rule`).
          */
         LocalPlan: {
             /** @default 32 */
             batch_size: number;
+            /** @default null */
+            clip_gradient: number | null;
+            /** @default null */
+            clip_update: number | null;
             /** @default 1 */
             epochs: number;
             /**
@@ -265,8 +337,28 @@ export interface components {
              *     }
              */
             optimizer: components["schemas"]["OptimizerSpec"];
+            /**
+             * @default {
+             *       "floor": 0,
+             *       "gamma": 1,
+             *       "kind": "constant",
+             *       "period": 1
+             *     }
+             */
+            per_round: components["schemas"]["Rate"];
+            /**
+             * @default {
+             *       "floor": 0,
+             *       "gamma": 1,
+             *       "kind": "constant",
+             *       "period": 1
+             *     }
+             */
+            per_step: components["schemas"]["Rate"];
             /** @default 0 */
             proximal: number;
+            /** @default null */
+            rule: components["schemas"]["Component"] | null;
             /** @default true */
             shuffle: boolean;
             /**
@@ -304,6 +396,23 @@ export interface components {
             parent: string;
             /** @default 0 */
             reports: number;
+        };
+        /**
+         * Note
+         * @description What a person wrote about a version.
+         */
+        Note: {
+            at: number;
+            by: string;
+            number: number;
+            text: string;
+        };
+        /**
+         * NoteRequest
+         * @description A person writes something down about a version.
+         */
+        NoteRequest: {
+            text: string;
         };
         /**
          * OptimizerSpec
@@ -348,19 +457,58 @@ export interface components {
             versions: number[];
         };
         /**
+         * PromoteRequest
+         * @description A person lets devices serve a version, by default the newest; at first a part of them, if there is a canary.
+         */
+        PromoteRequest: {
+            /** @default null */
+            canary: components["schemas"]["Canary"] | null;
+            /** @default null */
+            number: number | null;
+            /** @default  */
+            reason: string;
+        };
+        /**
+         * Rate
+         * @description The factor of the learning rate at time t = 0, 1, 2, ..., which counts rounds or a client's local steps.
+         *
+         *         Each kind is a scheduler of torch.optim.lr_scheduler, in closed form: "exponential" (ExponentialLR) is gamma**t,
+         *         "step" (StepLR) gamma**(t // period), "cosine" (CosineAnnealingLR) falls from 1 to `floor` in `period`, and stays
+         *         there, "warmup" (LinearLR) rises from `floor` to 1 in `period`.
+         */
+        Rate: {
+            /** @default 0 */
+            floor: number;
+            /** @default 1 */
+            gamma: number;
+            /**
+             * @default constant
+             * @enum {unknown}
+             */
+            kind: "constant" | "cosine" | "exponential" | "step" | "warmup";
+            /** @default 1 */
+            period: number;
+        };
+        /**
          * Receipt
          * @description Proof that an update is durable: which assignment, and the digest of the bytes that were kept.
+         *
+         *         `signature` is the coordinator's, in base64 (`wire.receipts`), and comes with the receipts that travel.
          */
         Receipt: {
             accepted_at: number;
             assignment: string;
             digest: string;
+            /** @default  */
+            signature: string;
         };
         /**
          * ReleaseRequest
-         * @description A device gives an assignment back, and says why.
+         * @description A device gives an assignment back, and says why; `again` if it would take it once more in the same round.
          */
         ReleaseRequest: {
+            /** @default false */
+            again: boolean;
             reason: string;
         };
         /**
@@ -374,7 +522,8 @@ export interface components {
          * ReportHead
          * @description What stands before the arrays of a report; `digest` is the SHA-256 of the arrays' bytes, `size` their number.
          *
-         *         `origin` comes with a device's first report to a task.
+         *         `origin` comes with a device's first report to a task. `uploaded` says that the arrays do not follow: they were
+         *         uploaded before, in parts.
          */
         ReportHead: {
             /**
@@ -394,6 +543,8 @@ export interface components {
             /** @default null */
             origin: components["schemas"]["Origin"] | null;
             size: number;
+            /** @default false */
+            uploaded: boolean;
             weight: number;
         };
         /**
@@ -407,6 +558,16 @@ export interface components {
          * @enum {unknown}
          */
         Role: "buffer" | "counter" | "frozen" | "local" | "trainable";
+        /**
+         * RollBackRequest
+         * @description A person takes back the candidate or, without one, the version that is served: `to` an earlier one.
+         */
+        RollBackRequest: {
+            /** @default  */
+            reason: string;
+            /** @default null */
+            to: number | null;
+        };
         /**
          * RoundPlan
          * @description When a round closes. Times are seconds.
@@ -528,10 +689,42 @@ export interface components {
             window: string;
         };
         /**
+         * Serving
+         * @description When a new version becomes the one that devices serve.
+         *
+         *         "always" serves the newest, "canary" tries each new one by `canary` first (those that come while one is tried are
+         *         passed over for the newest), "person" waits for somebody to promote one; version 0 is served until then.
+         */
+        Serving: {
+            canary?: components["schemas"]["Canary"];
+            /**
+             * @default always
+             * @enum {unknown}
+             */
+            promote: "always" | "canary" | "person";
+        };
+        /**
+         * Step
+         * @description One thing that happened to a version: when (seconds since 1970), what, who did it and why.
+         */
+        Step: {
+            at: number;
+            by: string;
+            number: number;
+            /** @default  */
+            reason: string;
+            /** @enum {unknown} */
+            what: "canary" | "guard" | "measured" | "promoted" | "refused by a device" | "rolled back";
+        };
+        /**
          * Subject
          * @description A version of a model: the id and the name of the task that made it, and the version's digest.
+         *
+         *         `against` is the digest of another version that is measured on the same rows, if any.
          */
         Subject: {
+            /** @default  */
+            against: string;
             name: string;
             task: string;
             version: string;
@@ -546,7 +739,8 @@ export interface components {
          *         result, on which a device proves its code before it trains. `schema` is what every owner's rows must be like;
          *         `checks` names the task that a check of this schema over all owners is for. `origin` says who published it.
          *         `schedule` says when rounds open. `stop` ends the task before its last round when a metric no longer improves.
-         *         `subject` is the version that an evaluation measures, `columns` then names its metrics.
+         *         `subject` is the version that an evaluation measures, `columns` then names its metrics. Only devices of the `cohort`
+         *         get work, if there is one. `serving` says which versions devices serve.
          */
         TaskSpec: {
             /**
@@ -569,6 +763,8 @@ export interface components {
             bounds: components["schemas"]["Bounds"];
             /** @default  */
             checks: string;
+            /** @default null */
+            cohort: components["schemas"]["Cohort"] | null;
             /** @default [] */
             columns: string[];
             extra?: {
@@ -590,6 +786,8 @@ export interface components {
             /**
              * @default {
              *       "batch_size": 32,
+             *       "clip_gradient": null,
+             *       "clip_update": null,
              *       "epochs": 1,
              *       "optimizer": {
              *         "name": "sgd",
@@ -597,7 +795,20 @@ export interface components {
              *           "lr": 0.01
              *         }
              *       },
+             *       "per_round": {
+             *         "floor": 0,
+             *         "gamma": 1,
+             *         "kind": "constant",
+             *         "period": 1
+             *       },
+             *       "per_step": {
+             *         "floor": 0,
+             *         "gamma": 1,
+             *         "kind": "constant",
+             *         "period": 1
+             *       },
              *       "proximal": 0,
+             *       "rule": null,
              *       "shuffle": true,
              *       "start": "global"
              *     }
@@ -644,6 +855,22 @@ export interface components {
              *     }
              */
             server: components["schemas"]["Component"];
+            /**
+             * @default {
+             *       "canary": {
+             *         "better": "lower",
+             *         "deadline": 86400,
+             *         "devices": 2,
+             *         "fraction": 0.1,
+             *         "metric": "loss",
+             *         "minimum_rows": 20,
+             *         "refusals": 0,
+             *         "tolerance": 0
+             *       },
+             *       "promote": "always"
+             *     }
+             */
+            serving: components["schemas"]["Serving"];
             /** @default null */
             stop: components["schemas"]["EarlyStop"] | null;
             /** @default null */
@@ -677,6 +904,14 @@ export interface components {
             round: number;
             rounds: number;
         };
+        /**
+         * UnfitRequest
+         * @description A device keeps the version that it has, because this one does not work there.
+         */
+        UnfitRequest: {
+            reason: string;
+            version: string;
+        };
         /** ValidationError */
         ValidationError: {
             /** Context */
@@ -689,6 +924,19 @@ export interface components {
             msg: string;
             /** Error Type */
             type: string;
+        };
+        /**
+         * VersionRecord
+         * @description A version with its lineage: the number of its parent, the round that made it, and what became of it.
+         */
+        VersionRecord: {
+            /** @default [] */
+            notes: components["schemas"]["Note"][];
+            parent: number | null;
+            round: number;
+            /** @enum {unknown} */
+            standing: "" | "candidate" | "rolled back" | "served";
+            version: components["schemas"]["ModelVersion"];
         };
         /**
          * VersionsReply
@@ -710,9 +958,11 @@ export type Assignment = components['schemas']['Assignment'];
 export type BlobReply = components['schemas']['BlobReply'];
 export type Bounds = components['schemas']['Bounds'];
 export type Buffered = components['schemas']['Buffered'];
+export type Canary = components['schemas']['Canary'];
 export type CancelRequest = components['schemas']['CancelRequest'];
 export type CheckInReply = components['schemas']['CheckInReply'];
 export type CheckInRequest = components['schemas']['CheckInRequest'];
+export type Cohort = components['schemas']['Cohort'];
 export type Component = components['schemas']['Component'];
 export type Costs = components['schemas']['Costs'];
 export type DeviceStatus = components['schemas']['DeviceStatus'];
@@ -723,26 +973,37 @@ export type Environment = components['schemas']['Environment'];
 export type ErrorMessage = components['schemas']['ErrorMessage'];
 export type ExtendRequest = components['schemas']['ExtendRequest'];
 export type HttpValidationError = components['schemas']['HTTPValidationError'];
+export type HeadsReply = components['schemas']['HeadsReply'];
 export type Health = components['schemas']['Health'];
+export type KeyReply = components['schemas']['KeyReply'];
 export type LatestReply = components['schemas']['LatestReply'];
 export type LocalPlan = components['schemas']['LocalPlan'];
 export type ModelVersion = components['schemas']['ModelVersion'];
+export type Note = components['schemas']['Note'];
+export type NoteRequest = components['schemas']['NoteRequest'];
 export type OptimizerSpec = components['schemas']['OptimizerSpec'];
 export type Origin = components['schemas']['Origin'];
 export type Pins = components['schemas']['Pins'];
+export type PromoteRequest = components['schemas']['PromoteRequest'];
+export type Rate = components['schemas']['Rate'];
 export type Receipt = components['schemas']['Receipt'];
 export type ReleaseRequest = components['schemas']['ReleaseRequest'];
 export type RenewReply = components['schemas']['RenewReply'];
 export type ReportHead = components['schemas']['ReportHead'];
 export type Role = components['schemas']['Role'];
+export type RollBackRequest = components['schemas']['RollBackRequest'];
 export type RoundPlan = components['schemas']['RoundPlan'];
 export type RoundRecord = components['schemas']['RoundRecord'];
 export type RowSchema = components['schemas']['RowSchema'];
 export type Schedule = components['schemas']['Schedule'];
+export type Serving = components['schemas']['Serving'];
+export type Step = components['schemas']['Step'];
 export type Subject = components['schemas']['Subject'];
 export type TaskSpec = components['schemas']['TaskSpec'];
 export type TaskStatus = components['schemas']['TaskStatus'];
+export type UnfitRequest = components['schemas']['UnfitRequest'];
 export type ValidationError = components['schemas']['ValidationError'];
+export type VersionRecord = components['schemas']['VersionRecord'];
 export type VersionsReply = components['schemas']['VersionsReply'];
 export type $defs = Record<string, never>;
 export type operations = Record<string, never>;

@@ -1,0 +1,59 @@
+// Who a device is: its name, its key, its id at the coordinator, and the coordinator's key.
+
+import { Connection } from "./connection.js";
+import { ShoalError } from "./errors.js";
+import { type DeviceKey, type PackedKey, newKey, packed, unpacked } from "./keys.js";
+import type { Kept } from "./kept.js";
+
+const RECORD = "identity";
+
+interface Record {
+  readonly name: string;
+  readonly key: PackedKey;
+  readonly url: string;
+  readonly device?: string;
+  readonly coordinatorKey?: string;
+}
+
+/** A device that the coordinator knows. */
+export interface Identity {
+  readonly name: string;
+  readonly key: DeviceKey;
+  readonly device: string;
+  readonly coordinatorKey: string;
+}
+
+/** What somebody who joins for the first time gives. */
+export interface Joining {
+  readonly url: string;
+  readonly token?: string | undefined;
+  readonly name?: string | undefined;
+  readonly clock: () => number;
+}
+
+/** Return who this device is, enrolling it the first time; a device that joined before needs no network for it. */
+export async function identified(kept: Kept, joining: Joining): Promise<Identity> {
+  const { record, key } = await known(kept, joining);
+  if (joining.name !== undefined && record.name !== joining.name) {
+    throw new ShoalError("conflict", `this device is ${record.name}, not ${joining.name}`, "leave() first, or give no name");
+  }
+  const { name, device, coordinatorKey } = record;
+  if (device !== undefined && coordinatorKey !== undefined && record.url === joining.url) {
+    return { name, key, device, coordinatorKey };
+  }
+  const connection = new Connection(joining.url, key, joining.clock);
+  const reply = await connection.enrol(name, joining.token);
+  const enrolled = { ...record, url: joining.url, device: reply.device, coordinatorKey: await connection.key() };
+  await kept.put("device", RECORD, enrolled);
+  return { name, key, device: enrolled.device, coordinatorKey: enrolled.coordinatorKey };
+}
+
+async function known(kept: Kept, { name, url }: Joining): Promise<{ record: Record; key: DeviceKey }> {
+  const found = await kept.get<Record>("device", RECORD);
+  if (found !== undefined) return { record: found, key: await unpacked(found.key) };
+  const key = await newKey(!kept.keepsKeys);
+  const drawn = `device-${Array.from(crypto.getRandomValues(new Uint8Array(6)), (b) => b.toString(16).padStart(2, "0")).join("")}`;
+  const record = { name: name ?? drawn, key: await packed(key, kept.keepsKeys), url };
+  await kept.put("device", RECORD, record); // durable before it is shown to anyone
+  return { record, key };
+}

@@ -1,0 +1,5 @@
+// The worker that trains: new Worker("trainer.js", { type: "module" }).
+
+import { serve } from "./trainer.js";
+
+serve(self as unknown as DedicatedWorkerGlobalScope);
