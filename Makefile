@@ -1,7 +1,7 @@
 # make demo    train the Boston Housing model over two owners
 # make check   the quick loop: unit tests, lint, types, layers
 # make test    everything that CI runs
-# make browser the parts of the early browser page: npm packages, and Chromium when root lacks it
+# make browser the device in TypeScript, the early page's parts, and Chromium when root lacks it
 # make bench   the numbers of the README
 # make chaos   kill the coordinator a hundred times and audit what is left
 
@@ -39,7 +39,7 @@ test: .venv/developed lint browser
 # Root gets what is missing from Debian. Otherwise the browser tests are skipped with a reason, and fail in CI.
 DEBIAN := DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install
 
-browser: debian-browser web/early/page/runtime/ort.wasm.min.mjs
+browser: debian-browser web/early/page/runtime/ort.wasm.min.mjs web/device/dist/index.js
 
 debian-browser:
 	@[ "$$(id -u)" -ne 0 ] || { command -v chromium && command -v npm; } >/dev/null || \
@@ -51,6 +51,14 @@ web/early/page/runtime/ort.wasm.min.mjs: web/early/package-lock.json | debian-br
 	  npm ci --ignore-scripts --no-audit --no-fund && npm run -s runtime && touch ../../$@; \
 	else \
 	  echo "npm is missing: install nodejs and npm for the browser tests"; [ "$$CI" != true ]; \
+	fi
+
+# The device in TypeScript, checked and built.
+web/device/dist/index.js: web/device/package-lock.json web/device/build.mjs $(wildcard web/device/src/*.ts) | debian-browser
+	@if command -v npm >/dev/null; then \
+	  cd web/device && npm ci --ignore-scripts --no-audit --no-fund && npm run -s check && npm run -s build && touch ../../$@; \
+	else \
+	  echo "npm is missing: install nodejs and npm for the tests of the device"; [ "$$CI" != true ]; \
 	fi
 
 lint: .venv/developed

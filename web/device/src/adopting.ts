@@ -142,7 +142,7 @@ export class Adopting {
 
 /** Return the digest of a task's plan. Throws for a task that was published without one. */
 export function planDigest(spec: TaskSpec): string {
-  const digest = (spec as { graph?: string }).graph;
+  const digest = spec.exported;
   if (!digest) throw new Unsupported(`task ${spec.name} has no plan`, "publish it with one, or train it where its code is");
   return digest;
 }

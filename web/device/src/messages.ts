@@ -8,6 +8,18 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * ApproveRequest
+         * @description A person lets a device in that waits, for the tasks named in `scope`, () for all.
+         *
+         *         With `id` only the device with that key: names can be taken by anybody who asks.
+         */
+        ApproveRequest: {
+            /** @default  */
+            id: string;
+            /** @default [] */
+            scope: string[];
+        };
+        /**
          * ArraySpec
          * @description One array of a model: its shape, numpy dtype name and role.
          */
@@ -125,7 +137,7 @@ export interface components {
             retry_after: number;
             server_time: number;
             /** @default [] */
-            versions: components["schemas"]["LatestReply"][];
+            versions: components["schemas"]["HeadsHere"][];
         };
         /**
          * CheckInRequest
@@ -181,14 +193,21 @@ export interface components {
         };
         /**
          * DeviceStatus
-         * @description One enrolled device.
+         * @description One device, enrolled or waiting; `id` comes from its key, `scope` names the tasks it is for, () for all.
          */
         DeviceStatus: {
-            enrolled: number;
+            enrolled: number | null;
             id: string;
             last_seen: number | null;
             name: string;
             revoked: number | null;
+            /** @default [] */
+            scope: string[];
+            /**
+             * @default enrolled
+             * @enum {unknown}
+             */
+            state: "enrolled" | "pending" | "refused" | "revoked";
         };
         /**
          * EarlyStop
@@ -210,17 +229,20 @@ export interface components {
         };
         /**
          * EnrolReply
-         * @description The device's id and the bearer secret of its later calls.
+         * @description The device's id, under which it signs, and the names of the tasks that it is for, () for all.
          */
         EnrolReply: {
             device: string;
-            secret: string;
+            /** @default [] */
+            scope: string[];
         };
         /**
          * EnrolRequest
-         * @description A device asks to join: its unique name and its raw Ed25519 public key in base64.
+         * @description A device asks to join: its unique name, and its public key in base64 in the form that its type has.
          */
         EnrolRequest: {
+            /** @default ed25519 */
+            key_type: string;
             name: string;
             /** @default 1 */
             protocol: number;
@@ -267,8 +289,19 @@ export interface components {
             detail?: components["schemas"]["ValidationError"][];
         };
         /**
+         * HeadsHere
+         * @description The version of a task that a device serves, and the one that rounds train from: numbers and digests.
+         */
+        HeadsHere: {
+            serves: number;
+            serves_digest: string;
+            task: string;
+            trains: number;
+            trains_digest: string;
+        };
+        /**
          * HeadsReply
-         * @description Where a task's heads stand: the newest version, the one that is served, and the one on trial, by number.
+         * @description Where a task's heads stand: the version that rounds train from, the one that is served, and the one on trial.
          *
          *         While `held`, nothing is promoted but by a person. `steps` is what happened to versions, oldest first.
          */
@@ -298,7 +331,7 @@ export interface components {
         };
         /**
          * LatestReply
-         * @description The id of a task, the version of its model that the caller serves, and the newest, which rounds train from.
+         * @description The id of a task, the version of its model that the caller serves, and the one that rounds train from.
          */
         LatestReply: {
             task: string;
@@ -548,6 +581,15 @@ export interface components {
             weight: number;
         };
         /**
+         * RewindRequest
+         * @description A person lets rounds go on from an older version.
+         */
+        RewindRequest: {
+            number: number;
+            /** @default  */
+            reason: string;
+        };
+        /**
          * Role
          * @description The role of one array.
          *
@@ -667,9 +709,11 @@ export interface components {
          * @description When rounds open and who may take part then. Times are seconds; 0 and "" ask nothing.
          *
          *         A round opens at once when the one before is done, or every `every` seconds counted from the publication, or at the
-         *         times of the `cron` expression, in UTC. `window` such as "22:00-06:00" is the part of each day in which devices get
-         *         work, in the `time_zone` of the device or in UTC. Each device comes at a moment of its own in the `jitter` seconds
-         *         after a round opens. A device gets work again `period` seconds after it last got some, at the earliest.
+         *         times of the `cron` expression. `window` such as "22:00-06:00" is the part of each day in which devices get work.
+         *         Both are in the `time_zone`: "utc", a name of the IANA database such as "Europe/Berlin" with its summer time, or
+         *         "device", where a round opens for each device at its own time of day. Each device comes at a moment of its own in
+         *         the `jitter` seconds after a round opens. A device gets work again `period` seconds after it last got some of this
+         *         task, and `separation` seconds after it last got some of any other, at the earliest.
          */
         Schedule: {
             /** @default  */
@@ -680,11 +724,10 @@ export interface components {
             jitter: number;
             /** @default 0 */
             period: number;
-            /**
-             * @default utc
-             * @enum {unknown}
-             */
-            time_zone: "device" | "utc";
+            /** @default 0 */
+            separation: number;
+            /** @default utc */
+            time_zone: string;
             /** @default  */
             window: string;
         };
@@ -714,7 +757,7 @@ export interface components {
             /** @default  */
             reason: string;
             /** @enum {unknown} */
-            what: "canary" | "guard" | "measured" | "promoted" | "refused by a device" | "rolled back";
+            what: "canary" | "guard" | "measured" | "promoted" | "refused by a device" | "rewound" | "rolled back";
         };
         /**
          * Subject
@@ -740,7 +783,8 @@ export interface components {
          *         `checks` names the task that a check of this schema over all owners is for. `origin` says who published it.
          *         `schedule` says when rounds open. `stop` ends the task before its last round when a metric no longer improves.
          *         `subject` is the version that an evaluation measures, `columns` then names its metrics. Only devices of the `cohort`
-         *         get work, if there is one. `serving` says which versions devices serve.
+         *         get work, if there is one. `serving` says which versions devices serve. `exported` is the digest of the task's plan
+         *         (`shoal.plan`), by which devices train that have neither its code nor torch.
          */
         TaskSpec: {
             /**
@@ -767,6 +811,8 @@ export interface components {
             cohort: components["schemas"]["Cohort"] | null;
             /** @default [] */
             columns: string[];
+            /** @default  */
+            exported: string;
             extra?: {
                 [key: string]: {
                     [key: string]: components["schemas"]["ArraySpec"];
@@ -838,6 +884,7 @@ export interface components {
              *       "every": 0,
              *       "jitter": 0,
              *       "period": 0,
+             *       "separation": 0,
              *       "time_zone": "utc",
              *       "window": ""
              *     }
@@ -905,6 +952,37 @@ export interface components {
             rounds: number;
         };
         /**
+         * TokenRequest
+         * @description A person asks for a token: whose role it gives, until when (seconds from now), for how many devices and tasks.
+         */
+        TokenRequest: {
+            /** @default null */
+            expires_in: number | null;
+            /** @enum {unknown} */
+            role: "admin" | "enrolment" | "owner" | "researcher" | "viewer";
+            /** @default [] */
+            scope: string[];
+            /** @default null */
+            uses: number | null;
+        };
+        /**
+         * TokenStatus
+         * @description One token; the token itself is in `token` only where it was just made.
+         */
+        TokenStatus: {
+            created: number;
+            expires: number | null;
+            id: string;
+            revoked: number | null;
+            /** @enum {unknown} */
+            role: "admin" | "enrolment" | "owner" | "researcher" | "viewer";
+            scope: string[];
+            /** @default null */
+            token: string | null;
+            used: number;
+            uses: number | null;
+        };
+        /**
          * UnfitRequest
          * @description A device keeps the version that it has, because this one does not work there.
          */
@@ -953,6 +1031,7 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type ApproveRequest = components['schemas']['ApproveRequest'];
 export type ArraySpec = components['schemas']['ArraySpec'];
 export type Assignment = components['schemas']['Assignment'];
 export type BlobReply = components['schemas']['BlobReply'];
@@ -973,6 +1052,7 @@ export type Environment = components['schemas']['Environment'];
 export type ErrorMessage = components['schemas']['ErrorMessage'];
 export type ExtendRequest = components['schemas']['ExtendRequest'];
 export type HttpValidationError = components['schemas']['HTTPValidationError'];
+export type HeadsHere = components['schemas']['HeadsHere'];
 export type HeadsReply = components['schemas']['HeadsReply'];
 export type Health = components['schemas']['Health'];
 export type KeyReply = components['schemas']['KeyReply'];
@@ -990,6 +1070,7 @@ export type Receipt = components['schemas']['Receipt'];
 export type ReleaseRequest = components['schemas']['ReleaseRequest'];
 export type RenewReply = components['schemas']['RenewReply'];
 export type ReportHead = components['schemas']['ReportHead'];
+export type RewindRequest = components['schemas']['RewindRequest'];
 export type Role = components['schemas']['Role'];
 export type RollBackRequest = components['schemas']['RollBackRequest'];
 export type RoundPlan = components['schemas']['RoundPlan'];
@@ -1001,6 +1082,8 @@ export type Step = components['schemas']['Step'];
 export type Subject = components['schemas']['Subject'];
 export type TaskSpec = components['schemas']['TaskSpec'];
 export type TaskStatus = components['schemas']['TaskStatus'];
+export type TokenRequest = components['schemas']['TokenRequest'];
+export type TokenStatus = components['schemas']['TokenStatus'];
 export type UnfitRequest = components['schemas']['UnfitRequest'];
 export type ValidationError = components['schemas']['ValidationError'];
 export type VersionRecord = components['schemas']['VersionRecord'];

@@ -7,6 +7,7 @@ export * from "./golden.js";
 export * from "./keys.js";
 export * from "./noise.js";
 export * from "./plan.js";
+export * from "./rates.js";
 export * from "./runtime.js";
 export * from "./seeds.js";
 export * from "./signing.js";

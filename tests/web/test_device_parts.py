@@ -1,0 +1,183 @@
+"""The device in TypeScript against the Python whose numbers and bytes it repeats, and in a real coordinator's round."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import shoal
+import shoal.plan
+from shoal.core.rate import cosine, exponential, stepped, warmup
+from shoal.core.seeds import derive, permutation
+from shoal.core.tree import encode
+from shoal.plan.noise import uniform
+from shoal.testing.server_process import ServerProcess
+from shoal.wire.signing import as_key_type, check_body, load_key, read
+from tests.web.early import program
+
+pytestmark = pytest.mark.processes
+
+TOP = Path(__file__).parents[2]
+BUILT = TOP / "web/device/dist"
+RUNTIME = TOP / "web/device/node_modules/onnxruntime-web/dist/"
+
+
+def node(script: str, *given: object, seconds: int = 120) -> object:
+    """Run a module with the device's parts as `parts` and the arguments as `given`, and read what it prints."""
+    assert (BUILT / "parts.js").exists(), "make browser"
+    head = f"import * as parts from {json.dumps((BUILT / 'parts.js').as_uri())};\n"
+    text = f"{head}const given = {json.dumps(given)};\n{script}"
+    command = [program("node"), "--input-type=module", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=seconds, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_seeds_orders_noise_and_rates_are_pythons():
+    seeds = [[7, 3, "ann"], [2**53 - 1, 0], [0, 1, "Zoë-λ"]]
+    orders = [(seed, rows) for seed in (0, 12345, 2**53 - 1) for rows in (0, 1, 17, 500)]
+    drawn = [(5, 3, 1, 20), (2**53 - 1, 2**20, 4, 7)]
+    rates = [exponential(0.9), stepped(3), cosine(5, 0.1), warmup(4, 0.2)]
+    got = node(
+        """
+        console.log(JSON.stringify({
+          seeds: await Promise.all(given[0].map((each) => parts.derive(...each))),
+          orders: given[1].map(([seed, rows]) => parts.permutation(seed, rows)),
+          drawn: given[2].map(([seed, step, index, size]) => [...parts.uniform(seed, step, index, size)]),
+          rates: given[3].map((rate) => [0, 1, 2, 7].map((time) => parts.factor(rate, time))),
+        }));
+        """,
+        seeds,
+        orders,
+        drawn,
+        [{"kind": r.kind, "gamma": r.gamma, "period": r.period, "floor": r.floor} for r in rates],
+    )
+    assert got["seeds"] == [derive(*each) for each in seeds]
+    assert got["orders"] == [permutation(*each).tolist() for each in orders]
+    assert got["drawn"] == [uniform(s, t, i, (n,)).tolist() for s, t, i, n in drawn]
+    assert got["rates"] == [pytest.approx([rate.at(time) for time in (0, 1, 2, 7)], abs=1e-15) for rate in rates]
+
+
+def test_a_tree_read_and_written_has_the_same_bytes(tmp_path: Path):
+    tree = {
+        "10": np.arange(6, dtype=np.float64).reshape(2, 3),
+        "9": np.arange(3, dtype=np.int8),
+        "__proto__": np.array([2**62 + 1, -1], np.int64),
+        "\ufb01": np.float32([1]),
+        "\U0001d538": np.float32([2]),
+    }
+    (tmp_path / "tree").write_bytes(encode(tree))
+    script = """
+        import { readFileSync, writeFileSync } from "node:fs";
+        writeFileSync(`${given[0]}.again`, parts.encode(parts.decode(new Uint8Array(readFileSync(given[0])))));
+        console.log("null");
+    """
+    node(script, str(tmp_path / "tree"))
+    assert (tmp_path / "tree.again").read_bytes() == encode(tree)
+
+
+def test_a_call_is_signed_as_the_coordinator_reads_it():
+    script = """
+        const key = await parts.newKey();
+        const body = new TextEncoder().encode("what is sent");
+        const headers = await parts.signed(key, { method: "POST", target: "/v1/a?b=1", body }, 1700000000.25);
+        console.log(JSON.stringify({ headers, kind: key.kind, publicKey: key.publicKey }));
+    """
+    got = node(script)
+    headers = got["headers"]
+    signature = read(headers["Signature-Input"], headers["Signature"], headers["Content-Digest"])
+    signature.check(load_key(as_key_type(got["kind"]), got["publicKey"]), "POST", "/v1/a", "b=1")
+    assert signature.created == 1700000000.25
+    check_body(signature.digest, hashlib.sha256(b"what is sent").digest())
+
+
+def regression() -> tuple[shoal.Task, np.ndarray, np.ndarray]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1), nn.Flatten(0))
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(40, 4)).astype(np.float32)
+    y = (x @ np.float32([1, -2, 0.5, 3])).astype(np.float32)
+    local = shoal.LocalPlan(epochs=2, batch_size=8, optimizer=shoal.adam(lr=1e-2))
+    task = shoal.Task(
+        name="line",
+        model=net,
+        loss=nn.functional.mse_loss,
+        local=local,
+        strategy=shoal.fedavg(),
+        example=(x[:8], y[:8]),
+    )
+    return task, x, y
+
+
+def test_a_plan_trains_as_in_python(tmp_path: Path):
+    task, x, y = regression()
+    plan = shoal.plan.export(task)
+    plan.save(tmp_path / "plan")
+    params = {name: value.detach().numpy() for name, value in task.model.named_parameters()}
+    (tmp_path / "params").write_bytes(encode(params))
+    (tmp_path / "rows").write_bytes(encode({"x": x, "y": y}))
+    orders = [permutation(derive(77, epoch), 40) for epoch in range(2)]
+    batches = [(x[order[i : i + 8]], y[order[i : i + 8]]) for order in orders for i in range(0, 40, 8)]
+    after, _ = plan.train(params, batches, seed=77)
+    script = """
+        import { readFileSync } from "node:fs";
+        const read = (name) => new Uint8Array(readFileSync(`${given[0]}/${name}`));
+        const opened = await parts.proved(parts.readPlan(read("plan")), await parts.runtimes({ from: given[1] }));
+        const rate = { kind: "constant", gamma: 1, period: 1, floor: 0 };
+        const course = { epochs: 2, batch_size: 8, shuffle: true, lr: 1e-2, per_step: rate };
+        const done = await parts.train(opened, course, parts.decode(read("params")), parts.decode(read("rows")), 77);
+        const arrays = Object.fromEntries([...done.arrays].map(([name, { values }]) => [name, [...values]]));
+        console.log(JSON.stringify({ runtime: opened.runtime.name, arrays, rows: done.rows }));
+    """
+    got = node(script, str(tmp_path), str(RUNTIME) + "/")
+    assert (got["runtime"], got["rows"]) == ("wasm", 40)
+    for name, value in after.items():
+        assert np.asarray(got["arrays"][name]) == pytest.approx(value.reshape(-1), rel=1e-5, abs=1e-6)
+
+
+def test_a_device_in_node_takes_part_and_gets_the_version(tmp_path: Path):
+    task, x, y = regression()
+    script = """
+        const { openFolder } = await import(given[3]);
+        const { Device } = await import(given[4]);
+        const kept = await openFolder(given[2]);
+        const { token, runtime: from } = given[1];
+        const settings = { task: "line", token, name: "node", kept, runtime: { from } };
+        const device = await Device.join(given[0], settings);
+        const events = [];
+        device.on("accepted", ({ round }) => events.push(round));
+        for (let row = 0; row < given[5].length; row += 1) await device.observe(given[5][row], given[6][row]);
+        const better = await device.personalise();
+        const accepted = await device.sync();
+        const status = await device.status();
+        const output = [...(await device.predict(given[5][0])).values];
+        await device.leave();
+        console.log(JSON.stringify({ events, better, accepted, status, output }));
+        process.exit(0);
+    """
+    with ServerProcess(tmp_path / "home", tmp_path / "log") as server:
+        server.start()
+        with shoal.Coordinator.connect(server.url, token=server.admin_token) as coordinator:
+            run = coordinator.publish(task, rounds=1, goal=1, plan=True)
+            given = {"token": server.enrolment_token, "runtime": str(RUNTIME) + "/"}
+            got = node(
+                script,
+                server.url,
+                given,
+                str(tmp_path / "device"),
+                (BUILT / "node.js").as_uri(),
+                (BUILT / "index.js").as_uri(),
+                x.tolist(),
+                y.tolist(),
+            )
+            (version,) = run.follow()
+            (device,) = coordinator.devices()
+    assert (got["events"], got["accepted"], got["status"]["version"]) == ([1], True, 1)
+    assert got["better"]["kept"]
+    assert (version.number, version.reports, device.revoked is not None) == (1, 1, True)
+    assert np.isfinite(got["output"]).all()
