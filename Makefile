@@ -34,7 +34,9 @@ check: .venv/developed
 test: .venv/developed lint browser
 	$(BIN)/pytest tests/simulation/test_workers.py
 	$(BIN)/pytest tests/remote
-	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/remote --ignore=tests/simulation/test_workers.py
+	$(BIN)/pytest tests/chaos/test_store_fails.py
+	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/remote --ignore=tests/simulation/test_workers.py \
+	  --ignore=tests/chaos/test_store_fails.py
 
 # Root gets what is missing from Debian. Otherwise the browser tests are skipped with a reason, and fail in CI.
 DEBIAN := DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install
