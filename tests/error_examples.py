@@ -1,9 +1,12 @@
 """One real way to meet each error: what docs/errors.md shows is what these raise."""
 
 import base64
+import socket
 import sqlite3
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +32,7 @@ from shoal.plan.graph import Operation, Program, Value
 from shoal.plan.onnx import onnx_model
 from shoal.plan.run import Plan, from_bytes, load
 from shoal.plan.selftest import proved
+from shoal.remote.connect import connect
 from shoal.remote.limits import Limits
 from shoal.remote.recording import record
 from shoal.remote.virtual import VirtualWorker
@@ -47,10 +51,12 @@ from shoal.train.task import check_code, compile_task
 from shoal.wire import receipts
 from shoal.wire.digests import CONTENT_DIGEST, digest_field
 from shoal.wire.http import Connection
+from shoal.wire.lock import Lock
 from shoal.wire.messages import ErrorMessage, TaskStatus
 from shoal.wire.models import check_digest, read_tree
 from shoal.wire.signing import EMPTY_DIGEST, key_id
 from tests.agent.federation import line_task
+from tests.certificates import certificate
 from tests.server.conftest import Served, Signing, delta, device_key, report_body, spec
 
 Example: TypeAlias = Callable[[Path], object]
@@ -393,6 +399,25 @@ def _(_: Path) -> None:
     ones = bob.send(torch.ones(2))
     bob.close()
     ones.get()
+
+
+def _greet(listener: ssl.SSLSocket) -> None:
+    with suppress(OSError):
+        listener.accept()
+
+
+@example("wrong_certificate")
+def _(folder: Path) -> None:
+    cert, key = certificate(folder)
+    context = Lock(cert, key).context()
+    assert context is not None
+    with socket.create_server(("127.0.0.1", 0)) as plain, context.wrap_socket(plain, server_side=True) as listener:
+        greeting = threading.Thread(target=_greet, args=(listener,))
+        greeting.start()
+        try:
+            connect(f"wss://127.0.0.1:{listener.getsockname()[1]}", token="secret")
+        finally:
+            greeting.join()
 
 
 @example("not_recordable")

@@ -33,8 +33,11 @@ from shoal.core.serving import Serving as Serving
 from shoal.core.task import Bounds as Bounds
 from shoal.core.task import LocalPlan as LocalPlan
 from shoal.core.task import RoundPlan as RoundPlan
+from shoal.remote.connect import connect as connect
+from shoal.remote.connect import connect_async as connect_async
 from shoal.remote.recording import record as record
 from shoal.remote.sending import get as get
+from shoal.remote.sending import get_async as get_async
 from shoal.remote.sending import send as send
 from shoal.remote.virtual import VirtualWorker as VirtualWorker
 from shoal.researcher.coordinator import Coordinator as Coordinator

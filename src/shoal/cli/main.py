@@ -21,6 +21,7 @@ from shoal.cli.tasks import tasks
 from shoal.cli.tokens import tokens
 from shoal.cli.versions import heads, note, promote, rewind, rollback
 from shoal.cli.watch import watch
+from shoal.cli.worker import worker
 
 app = typer.Typer(
     name="shoal",
@@ -41,6 +42,7 @@ app.command(epilog=example(CONNECT, "shoal statistics age height --owners 2 --bi
 app.command(epilog=example(CONNECT, "shoal evaluate boston-1@12 --owners 2"))(evaluate)
 app.command(epilog=example("shoal simulate task.py:task --clients clients --rounds 20 --cohort 10"))(simulate)
 app.add_typer(server, name="server")
+app.command(epilog=example("shoal worker --name bob --data boston.csv --port 8777"))(worker)
 models.command(epilog=example(CONNECT, "shoal models pin boston-1@12"))(pin)
 models.command(epilog=example(CONNECT, "shoal models unpin boston-1@12"))(unpin)
 models.command(epilog=example(CONNECT, "shoal models heads boston-1"))(heads)

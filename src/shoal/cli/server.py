@@ -93,8 +93,8 @@ def serve_(
     with uncollected():
         from shoal.cli.logs import log_to_stderr
         from shoal.server.limits import Limits
-        from shoal.server.lock import Lock
         from shoal.server.serve import serve
+        from shoal.wire.lock import Lock
 
     log_to_stderr(as_json)
     if stop_with_stdin:

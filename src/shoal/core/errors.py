@@ -49,7 +49,8 @@ ShoalError
 │   ├── OverLimit                 more than the worker gives one client
 │   └── SessionLost               the worker has freed what this client had
 ├── NotPermitted                  the owner's policy does not let this leave
-├── Unreachable                   the coordinator did not answer in time
+├── Unreachable                   the coordinator or worker did not answer in time
+│   ├── WrongCertificate          the worker's certificate is not trusted
 │   └── NotACoordinator           something else answers at the address
 │       └── WrongReceipt          a receipt that the coordinator did not sign
 └── Abandoned                     a task ended without a result
@@ -395,10 +396,17 @@ class NotPermitted(ShoalError):
 
 
 class Unreachable(ShoalError):
-    """The coordinator did not answer in time."""
+    """The coordinator, or a worker, did not answer in time."""
 
     code = "unreachable"
     status = 504
+
+
+class WrongCertificate(Unreachable):
+    """The certificate that a worker shows is signed by nobody who is trusted, or is not the one that was pinned."""
+
+    code = "wrong_certificate"
+    status = 502
 
 
 class NotACoordinator(Unreachable):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import msgspec
 import torch
@@ -14,12 +15,23 @@ from shoal.remote.labels import Label
 MOCK_ROWS = 10
 
 
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The smallest and the largest value that a column may have, as its owner says."""
+
+    low: float
+    high: float
+
+
+Columns: TypeAlias = Mapping[str, Range]
+
+
 class Column(msgspec.Struct, frozen=True):
     """One array of a data set: what a client may know of it without any leave."""
 
     dtype: str
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
+    ranges: dict[str, Range] = {}
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -41,6 +53,9 @@ class DataSet:
     tags: tuple[str, ...] = ()
     description: str = ""
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ranges: Columns = field(default_factory=dict)
+    mock_of: Literal["schema", "columns"] = "schema"
+    """What mock rows are drawn from: the schema alone, or, if the owner wants, each real column, shuffled."""
 
     def __post_init__(self) -> None:
         rows = {len(array) if array.dim() else -1 for array in self.arrays.values()}
@@ -59,20 +74,35 @@ class DataSet:
 
     def entry(self) -> Entry:
         """Return what the catalogue says of it."""
-        arrays = {
-            name: Column(NAMES[array.dtype], tuple(array.shape), tuple(self.columns.get(name, ())))
-            for name, array in self.arrays.items()
-        }
+        arrays = {name: self._column(name, array) for name, array in self.arrays.items()}
         return Entry(self.name, self.tags, self.description, self.rows, arrays)
 
+    def _column(self, name: str, array: torch.Tensor) -> Column:
+        columns = tuple(self.columns.get(name, ()))
+        ranges = {column: self.ranges[column] for column in columns if column in self.ranges}
+        return Column(NAMES[array.dtype], tuple(array.shape), columns, ranges)
+
     def mock(self, array: str) -> torch.Tensor:
-        """Return made-up rows in the layout of an array; they are drawn without a look at the real ones."""
+        """Return made-up rows in the layout of an array; they are drawn without a look at the real ones.
+
+        With `mock_of="columns"` they are real values, each column shuffled on its own.
+        """
         real = self.array(array)
-        shape = (min(MOCK_ROWS, len(real)), *real.shape[1:])
+        count = min(MOCK_ROWS, len(real))
         generator = torch.Generator().manual_seed(0)
-        if real.dtype.is_floating_point:
-            return torch.randn(shape, generator=generator, dtype=real.dtype)
-        return torch.randint(0, 2, shape, generator=generator).to(real.dtype)
+        if self.mock_of == "columns":
+            flat = real.reshape(len(real), -1)
+            order = torch.rand(flat.shape).argsort(dim=0)[:count]
+            return flat.gather(0, order).reshape(count, *real.shape[1:])
+        shape = (count, *real.shape[1:])
+        if not real.dtype.is_floating_point:
+            return torch.randint(0, 2, shape, generator=generator).to(real.dtype)
+        drawn = torch.randn(shape, generator=generator).to(real.dtype)
+        for at, column in enumerate(self.columns.get(array, ())):
+            if column in self.ranges:
+                allowed = self.ranges[column]
+                drawn[:, at].uniform_(allowed.low, allowed.high, generator=generator)
+        return drawn
 
     def array(self, name: str) -> torch.Tensor:
         """Return one array. Raises NotFound for an unknown one."""
@@ -98,14 +128,21 @@ class Catalogue:
         return self._sets[name]
 
 
-def from_table(name: str, table: Table, target: str | None, tags: tuple[str, ...], description: str = "") -> DataSet:
+def from_table(
+    name: str,
+    table: Table,
+    target: str | None,
+    tags: tuple[str, ...],
+    description: str = "",
+    *,
+    ranges: Columns = {},  # noqa: B006  (nobody writes into it)
+    mock_of: Literal["schema", "columns"] = "schema",
+) -> DataSet:
     """Return the data set of a table of numbers: "data" [rows, features] and, with a target, "target" [rows, 1]."""
-    if target is None:
-        arrays = {"data": torch.from_numpy(table.values).float()}
-        return DataSet(name, arrays, tags, description, {"data": table.columns})
-    features = table.without(target)
-    arrays = {
-        "data": torch.from_numpy(features.values).float(),
-        "target": torch.from_numpy(table.target(target)).float().reshape(-1, 1),
-    }
-    return DataSet(name, arrays, tags, description, {"data": features.columns, "target": (target,)})
+    features = table if target is None else table.without(target)
+    arrays = {"data": torch.from_numpy(features.values).float()}
+    columns: dict[str, Sequence[str]] = {"data": features.columns}
+    if target is not None:
+        arrays["target"] = torch.from_numpy(table.target(target)).float().reshape(-1, 1)
+        columns["target"] = (target,)
+    return DataSet(name, arrays, tags, description, columns, ranges, mock_of)

@@ -49,7 +49,6 @@ class Hello(msgspec.Struct, array_like=True, tag=0, frozen=True):
     """First message of a connection; with `session`, it goes on with that one."""
 
     protocol: int
-    token: str
     session: str = ""
     secret: str = ""
     waiting: tuple[int, ...] = ()
@@ -125,6 +124,7 @@ class Welcome(msgspec.Struct, array_like=True, tag=0, frozen=True):
     window: int
     window_bytes: int
     part: int
+    frame: int
 
 
 class Credit(msgspec.Struct, array_like=True, tag=1, frozen=True):

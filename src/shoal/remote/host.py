@@ -62,25 +62,38 @@ class Host:
     def __len__(self) -> int:
         return len(self._seats)
 
-    def open(self, hello: Hello, now: float) -> tuple[Visit, int]:
+    def admit(self, token: str) -> str:
+        """Return whose token this is. Raises Unauthorised."""
+        return self._tokens.person(token)
+
+    def open(self, hello: Hello, person: str, now: float) -> tuple[Visit, int]:
         """Return the session that a greeting begins or goes on with, and the number of its connection.
 
         Raises WrongProtocol, Unauthorised, SessionLost for one that is over, OverLimit when there are too many.
         """
         if hello.protocol != PROTOCOL:
             raise WrongProtocol(f"protocol {hello.protocol} at a worker that speaks {PROTOCOL}", "use the same version")
-        person = self._tokens.person(hello.token)
         with self._lock:
             self._sweep(now)
             seat = self._returned(hello, person) if hello.session else self._new(person)
             seat.gone_since = None
-            return seat.visit, seat.visit.next_turn()
+        turn = seat.visit.next_turn()  # waits for what the connection before still does, and nobody waits for that
+        with self._lock:
+            seat.gone_since = None
+        return seat.visit, turn
 
     def welcome(self, visit: Visit) -> Welcome:
         """Return the answer to a greeting."""
         limits = self.limits
         return Welcome(
-            visit.ident, visit.secret, self.name, visit.done, limits.window, limits.window_bytes, limits.part
+            visit.ident,
+            visit.secret,
+            self.name,
+            visit.done,
+            limits.window,
+            limits.window_bytes,
+            limits.part,
+            limits.frame,
         )
 
     def left(self, visit: Visit, turn: int, now: float) -> None:

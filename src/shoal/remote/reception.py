@@ -11,10 +11,11 @@ from shoal.remote.visit import Say, Visit
 
 
 class Reception:
-    """Takes the messages of one connection to a host; `say` sends an answer."""
+    """Takes the messages of one connection of a person to a host; `say` sends an answer."""
 
-    def __init__(self, host: Host, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, host: Host, person: str, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
         self._host = host
+        self._person = person
         self._say = say
         self._clock = clock
         self._visit: Visit | None = None
@@ -43,7 +44,7 @@ class Reception:
             hello = frames.question(data)
             if not isinstance(hello, Hello):
                 raise BadRequest("a connection that begins without a greeting", "use the same version on both sides")
-            self._visit, self._turn = self._host.open(hello, self._clock())
+            self._visit, self._turn = self._host.open(hello, self._person, self._clock())
         except ShoalError as error:
             self._refused = True
             self._say(frames.encode(Failed(0, 0, error.code, error.problem, error.fix)))

@@ -1,5 +1,6 @@
 """Sending tensors, modules and data sets to a worker, and fetching them."""
 
+import asyncio
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,11 @@ def get(thing: T, reason: str | None = None) -> T:
     if isinstance(thing, RemoteTensor):
         return cast(T, thing.get(reason))
     raise WrongPlace(f"a {type(thing).__name__} is not at a worker", "fetch what was sent")
+
+
+async def get_async(thing: T, reason: str | None = None) -> T:
+    """Fetch as `get` does while the event loop goes on."""
+    return await asyncio.to_thread(get, thing, reason)
 
 
 def _sent(tensor: torch.Tensor, worker: "Worker") -> RemoteTensor:

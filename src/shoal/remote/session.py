@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from shoal.core.errors import NotRecordable, SessionLost, ShoalError, Unreachable
+from shoal.core.errors import NotRecordable, OverLimit, SessionLost, ShoalError, Unreachable
 from shoal.remote import frames
 from shoal.remote.arguments import tensor as tensor_of
 from shoal.remote.arriving import Arriving, raw
@@ -59,7 +59,6 @@ class Session:
     def __init__(
         self,
         dial: Dial,
-        token: str,
         *,
         patience: Patience,
         clock: Callable[[], float] = time.monotonic,
@@ -68,7 +67,6 @@ class Session:
         self.recording: Any = None
         """The Trace of the function that is being recorded."""
         self._dial = dial
-        self._token = token
         self._patience = patience
         self._clock = clock
         self._idents = itertools.count(1)
@@ -211,6 +209,8 @@ class Session:
 
     def _send(self, message: frames.Question, weight: int = 1) -> None:
         data = frames.encode(message)
+        if len(data) > self._greeting.frame:
+            raise OverLimit(f"one message of {len(data)} bytes", f"the worker takes {self._greeting.frame}")
         with self._heard:
             self._raise_if_ended()
         self._await_credit()
@@ -313,7 +313,10 @@ class Session:
             else:
                 self.traffic.messages_received += 1
                 self.traffic.bytes_received += len(data) + framing(len(data))
-                self._take(frames.reply(data))
+                try:
+                    self._take(frames.reply(data))
+                except ShoalError as error:
+                    self._ended = error
             self._heard.notify_all()
 
     def _take(self, said: frames.Reply) -> None:
@@ -388,9 +391,7 @@ class Session:
         except Broken:
             return False
         hello = (
-            Hello(frames.PROTOCOL, self._token)
-            if known is None
-            else Hello(frames.PROTOCOL, self._token, known.session, known.secret, waiting)
+            Hello(frames.PROTOCOL) if known is None else Hello(frames.PROTOCOL, known.session, known.secret, waiting)
         )
         if not self._say(channel, frames.encode(hello)) or not self._welcomed(known, deadline):
             channel.close()

@@ -55,7 +55,8 @@ class VirtualWorker(Worker):
         self._line = Line(latency, bandwidth, loss, seed)
         self._chance = random.Random(seed)  # noqa: S311  (which messages are lost is no secret)
         self._seconds = 0.0
-        super().__init__(Session(self._dial, token, patience=Patience(), clock=self._clock))
+        self.person = self.host.admit(token)
+        super().__init__(Session(self._dial, patience=Patience(), clock=self._clock))
 
     def _clock(self) -> float:
         return self._seconds
@@ -79,7 +80,7 @@ class _Loop:
     def __init__(self, worker: VirtualWorker, hear: Hear) -> None:
         self._worker = worker
         self._hear = hear
-        self._reception = Reception(worker.host, self._answer, worker._clock)
+        self._reception = Reception(worker.host, worker.person, self._answer, worker._clock)
         self._open = True
 
     def send(self, data: bytes) -> None:

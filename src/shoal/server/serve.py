@@ -1,6 +1,5 @@
 """Running a coordinator from a folder: its home."""
 
-import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from shoal.server.heads import HeadsInTime
 from shoal.server.home import BLOBS, DATABASE, KEY, UPLOADS, VARIANTS, sharing
 from shoal.server.key import load_key
 from shoal.server.limits import Limits
-from shoal.server.lock import Lock
 from shoal.server.metrics import Metrics
 from shoal.server.page import open_to_browsers
 from shoal.server.space import measure
@@ -27,10 +25,11 @@ from shoal.store import failpoints
 from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
 from shoal.store.uploads import FolderUploads
+from shoal.wire.listening import address, listen
+from shoal.wire.lock import Lock
 
 KEEP_ALIVE_SECONDS = 75
 STOP_SECONDS = 1
-BACKLOG = 2048
 
 log = structlog.get_logger()
 
@@ -106,7 +105,7 @@ def serve(
     """
     failpoints.arm(os.environ.get(failpoints.VARIABLE))
     lock.check(host)
-    with _listen(host, port) as listener, sharing(home):
+    with listen(host, port) as listener, sharing(home):
         coordinator = open_coordinator(home, limits, approval=approval)
         app = build_app(coordinator, metrics_public=metrics_public)
         open_to_browsers(app, page, origins)  # may fail, so before the tokens are made: they are shown only once
@@ -123,9 +122,8 @@ def _run(
 ) -> None:
     first = not coordinator.identities.tokens
     now = coordinator.clock()
-    address = listener.getsockname()
     announcement = Announcement(
-        url=f"{lock.scheme}://{address[0] if ':' not in address[0] else f'[{address[0]}]'}:{address[1]}",
+        url=address(lock.scheme, listener),
         home=str(home),
         admin_token=coordinator.identities.issue("admin", now) if first else None,
         enrolment_token=coordinator.identities.issue("enrolment", now) if first else None,
@@ -145,27 +143,3 @@ def _run(
     announce(announcement)
     log.info("serving", url=announcement.url, home=announcement.home)
     _Server(config, coordinator).run([listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise _no_address(host, port, error) from error
-    listener.listen(BACKLOG)
-    return listener
-
-
-def _no_address(host: str, port: int, error: OSError) -> ConfigurationError:
-    problem = f"cannot listen on {host}:{port} ({error.strerror})"
-    match error.errno:
-        case errno.EADDRINUSE:
-            return ConfigurationError(problem, "choose another --port, or stop what uses it")
-        case errno.EACCES:
-            return ConfigurationError(problem, "choose a --port from 1024 on, or get the right to use this one")
-        case _:
-            return ConfigurationError(problem, "give a --host that is an address of this machine, such as 0.0.0.0")
