@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.core.seeds import derive, permutation
+from shoal.core.seeds import derive, deriving, permutation, permutations
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,17 @@ def test_permutation_visits_every_row_once(rows):
     order = permutation(5, rows)
     assert sorted(order.tolist()) == list(range(rows))
     assert order.dtype == np.int64
+
+
+@given(st.integers(0, 2**40), st.integers(1, 99), st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_deriving_is_derive_with_a_name_to_come(seed, number, names):
+    assert [deriving(seed, number)(name) for name in names] == [derive(seed, number, name) for name in names]
+
+
+SEEDS = st.integers(0, 2**53 - 1) | st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**53 - 1])
+
+
+@given(st.lists(st.tuples(SEEDS, st.integers(0, 70))))
+def test_many_permutations_are_those_that_each_seed_gives(wanted):
+    found = permutations([seed for seed, _ in wanted], [rows for _, rows in wanted])
+    assert [order.tolist() for order in found] == [permutation(*each).tolist() for each in wanted]

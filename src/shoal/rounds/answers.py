@@ -1,9 +1,10 @@
 """What a device is given or told: its assignment, and the answers that depend on nothing else."""
 
 import hashlib
+from collections.abc import Sequence
 
 from shoal.core.receipt import Receipt
-from shoal.core.seeds import derive
+from shoal.core.seeds import derive, deriving
 from shoal.core.types import Assignment
 from shoal.rounds.effects import Accept, Refuse
 from shoal.rounds.events import Reported
@@ -19,9 +20,8 @@ def assignment_of(
     """
     number, attempt, device = place
     turns = (turn,) if turn else ()
-    identity = f"{task}/{number}/{attempt}/{device}" + (f"/{turn}" if turn else "")
     return Assignment(
-        id=hashlib.sha256(identity.encode()).hexdigest()[:24],
+        id=_identity(f"{task}/{number}/{attempt}/{device}" + (f"/{turn}" if turn else "")),
         task=task,
         round=number,
         attempt=attempt,
@@ -30,6 +30,16 @@ def assignment_of(
         seed=derive(seed, number, device, *turns),
         deadline=deadline,
     )
+
+
+def identities(task: str, seed: int, number: int, attempt: int, devices: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the id and the seed of the assignment of each device of a round."""
+    start, seeded = f"{task}/{number}/{attempt}/", deriving(seed, number)
+    return [(_identity(start + device), seeded(device)) for device in devices]
+
+
+def _identity(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def repeated(given: Receipt, event: Reported) -> Accept | Refuse:

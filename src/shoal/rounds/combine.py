@@ -1,7 +1,7 @@
 """From accepted updates to a version: what is to be folded, and what devices measured and spent."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shoal.core.task import TaskSpec
 from shoal.core.types import Costs, ModelVersion
@@ -44,15 +44,21 @@ def version_of(event: Committed, parent: ModelVersion, updates: Sequence[Counted
 
 
 def _weighted(updates: Sequence[Counted]) -> dict[str, float]:
-    # one device's NaN or infinity says nothing about the others; shares of the weight keep the sum from overflowing
     measured: dict[str, list[tuple[int, float]]] = {}
     for update in updates:
         for name, value in update.metrics.items():
-            if math.isfinite(value):
-                measured.setdefault(name, []).append((update.weight, value))
-    return {name: _mean(measured[name]) for name in sorted(measured)}
+            measured.setdefault(name, []).append((update.weight, value))
+    return weighted_means(measured)
 
 
-def _mean(measured: list[tuple[int, float]]) -> float:
+def weighted_means(measured: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, float]:
+    """Return the mean of what devices measured, by name, each a list of (weight, value)."""
+    # one device's NaN or infinity says nothing about the others
+    finite = {name: [pair for pair in measured[name] if math.isfinite(pair[1])] for name in sorted(measured)}
+    return {name: _mean(pairs) for name, pairs in finite.items() if pairs}
+
+
+def _mean(measured: Sequence[tuple[int, float]]) -> float:
+    # shares of the weight keep the sum from overflowing
     total = sum(weight for weight, _ in measured)
     return math.fsum(weight / total * value for weight, value in measured)

@@ -1,7 +1,9 @@
 """The course of rounds: they open, close, make a version or are abandoned, until the task ends."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from shoal.core.types import ModelVersion
 from shoal.rounds import schedule
 from shoal.rounds.combine import fold_of, ordered, version_of
 from shoal.rounds.effects import Abandon, Discard, Effect, End, Fold, Open, Publish
@@ -97,11 +99,16 @@ def commit(state: "TaskState", event: Committed, now: float) -> list[Effect]:
     if not _is_committing(state, event):
         return []
     version = version_of(event, state.base, state.buffer[: state.folding], now)
+    return take_in(state, version, _forget(state, state.folding), now)
+
+
+def take_in(state: "TaskState", version: ModelVersion, discarded: Sequence[Effect], now: float) -> list[Effect]:
+    """Add a version that is durable to the others, and go on with the next round or finish."""
     state.versions.append(version)
     state.heads.training = None
     state.record.commit(now)
     state.changes += 1
-    effects: list[Effect] = [Publish(version), *_forget(state, state.folding)]
+    effects: list[Effect] = [Publish(version), *discarded]
     state.former, state.receipts, state.turns = state.receipts, {}, {}
     reason = _enough(state)
     if reason:

@@ -7,6 +7,7 @@ from shoal.algorithms import registry
 from shoal.algorithms.strategy import first_memory, next_version
 from shoal.core.errors import Abandoned, NotFinite
 from shoal.core.tree import Tree, digest
+from shoal.rounds.attendance import Attendance, attend, attendable, parts
 from shoal.rounds.effects import Assign, Effect, Fold
 from shoal.rounds.events import Cancelled, CheckedIn, Committed, Event, Published, Rejected, Reported, Ticked
 from shoal.rounds.state import Phase, TaskState
@@ -74,16 +75,40 @@ def play(
     Raises NotFinite when no client could be trained, Abandoned when the round could not be completed.
     """
     number = course.state.round
-    jobs = _assigned(course, names)
+    at_once = attendable(course.state, names, course.now)
+    jobs = _expected(course, names) if at_once else _assigned(course, names)
     chunks = chunked(jobs, sizes_of(source, [name for name, _, _ in jobs]), chunk)
     part = crew.train(given_to_clients(course, frozen), course.state.spec.local, chunks, course.personal, number)
     if not part.reported:
         raise NotFinite(f"round {number}: no client could be trained", next(iter(part.failures.values()), ""))
-    fold = _reported(course, jobs, part, remember)
-    _commit(course, fold, part)
+    if at_once and not part.failures:
+        _attended(course, jobs, part)
+    else:
+        if at_once:
+            _assigned(course, names)
+        fold = _reported(course, jobs, part)
+        _commit(course, fold, part)
+    if remember:
+        course.losses.update({name: part.reported[given][1] for name, given, _ in jobs if given in part.reported})
     course.personal.update(part.personal)
     course.failures.extend(Failure(number, name, why) for name, why in sorted(part.failures.items()))
     return part
+
+
+def _expected(course: Course, names: Sequence[str]) -> list[Job]:
+    given = parts(course.state, names)
+    return [(name, assignment, seed) for name, (assignment, seed) in zip(names, given, strict=True)]
+
+
+def _attended(course: Course, jobs: Sequence[Job], part: Part) -> None:
+    assignments = [assignment for _, assignment, _ in jobs]
+    reported = [part.reported[assignment] for assignment in assignments]
+    _advance(course, part)
+    # nothing here asks for the bytes of one update, so that its own name does for a digest
+    attendance = Attendance(
+        assignments, assignments, [weight for weight, _ in reported], {"loss": [loss for _, loss in reported]}
+    )
+    attend(course.state, attendance, _made(course, course.state.round, course.state.attempt), course.now)
 
 
 def _assigned(course: Course, names: Sequence[str]) -> list[Job]:
@@ -92,7 +117,7 @@ def _assigned(course: Course, names: Sequence[str]) -> list[Job]:
     return [(assignment.device, assignment.id, assignment.seed) for assignment in given]
 
 
-def _reported(course: Course, jobs: Sequence[Job], part: Part, remember: bool) -> Fold:
+def _reported(course: Course, jobs: Sequence[Job], part: Part) -> Fold:
     effects: list[Effect] = []
     for name, assignment, _ in jobs:
         if name in part.failures:
@@ -100,9 +125,6 @@ def _reported(course: Course, jobs: Sequence[Job], part: Part, remember: bool) -
     for name, assignment, _ in jobs:
         if assignment in part.reported:
             weight, loss = part.reported[assignment]
-            if remember:
-                course.losses[name] = loss
-            # nothing here asks for the bytes of one update, so that its own name does for a digest
             effects += _take(course, Reported(assignment, name, assignment, 0, weight, {"loss": loss}))
     folds = [effect for effect in effects if isinstance(effect, Fold)]
     return folds[0] if folds else _at_deadline(course)
@@ -138,7 +160,13 @@ def advanced(course: Course, combined: Mapping[str, Tree]) -> None:
 
 
 def _commit(course: Course, fold: Fold, part: Part) -> None:
+    _advance(course, part)
+    _take(course, _made(course, fold.round, fold.attempt))
+
+
+def _advance(course: Course, part: Part) -> None:
     advanced(course, registry.aggregator(course.state.spec.aggregator).finish(part.total))
-    _take(course, Committed(fold.round, fold.attempt, digest(course.params), digest(course.memory)))
-    # nobody repeats a report here, and a million of them would not be forgotten otherwise
-    course.state.receipts.clear()
+
+
+def _made(course: Course, number: int, attempt: int) -> Committed:
+    return Committed(number, attempt, digest(course.params), digest(course.memory))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from shoal.core.errors import DataError
-from shoal.core.seeds import derive, permutation
+from shoal.core.seeds import derive, permutations
 from shoal.core.task import LocalPlan
 from shoal.core.tree import Array
 from shoal.train.data import ClientData
@@ -87,11 +87,8 @@ class Packed:
     def _visits(self, plan: LocalPlan, epoch: int) -> Array | None:
         if not plan.shuffle:
             return None if self._even else np.arange(self._starts[-1])
-        parts = [
-            permutation(derive(client.seed, epoch), rows) + start
-            for client, rows, start in zip(self.clients, self.rows, self._starts, strict=False)
-        ]
-        return np.concatenate(parts)
+        seeds = [derive(client.seed, epoch) for client in self.clients]
+        return np.concatenate(permutations(seeds, self.rows.tolist())) + np.repeat(self._starts[:-1], self.rows)
 
     def _batch(self, which: Which, order: Array | None, first: Array, size: int) -> list[torch.Tensor]:
         if order is None:
