@@ -88,7 +88,8 @@ class Packed:
         if not plan.shuffle:
             return None if self._even else np.arange(self._starts[-1])
         seeds = [derive(client.seed, epoch) for client in self.clients]
-        return np.concatenate(permutations(seeds, self.rows.tolist())) + np.repeat(self._starts[:-1], self.rows)
+        orders: Array = np.concatenate(permutations(seeds, self.rows.tolist()))
+        return np.asarray(orders + np.repeat(self._starts[:-1], self.rows))
 
     def _batch(self, which: Which, order: Array | None, first: Array, size: int) -> list[torch.Tensor]:
         if order is None:
