@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import grad
 from torch.nn.functional import mse_loss
 
-from shoal.train.startup import light_gradients
+from shoal.train.startup import light_calls
 
 ROUND = """
 import sys
@@ -29,7 +29,7 @@ def test_gradients_are_those_of_torch_and_torch_is_as_before():
         return mse_loss(torch.func.functional_call(model, {"weight": weight}, (x,)), y)
 
     before = "_dynamo" in vars(torch)
-    with light_gradients():
+    with light_calls():
         light = grad(loss)(model.weight.detach())
     assert ("_dynamo" in vars(torch)) == before
     assert torch.equal(light, grad(loss)(model.weight.detach()))

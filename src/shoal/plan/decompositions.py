@@ -1,6 +1,7 @@
 """Operators taken apart where torch's own table stops: convolutions, pooling, normalisation."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ aten = torch.ops.aten
 Maybe = torch.Tensor | None
 
 
+@cache
 def table() -> dict[Any, Callable[..., Any]]:
     """Return the decompositions of the exporter: operator -> function of the same arguments."""
     found = {op: function for op, function in core_decompositions().items() if op not in KEPT}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from shoal.core.errors import NotExportable, TaskError
+from shoal.core.errors import NotExportable, RuntimeMismatch, TaskError
 from shoal.core.seeds import derive
 from shoal.core.task import LocalPlan
 from shoal.core.tree import Array
@@ -16,7 +16,7 @@ from shoal.plan.onnx import onnx_model
 from shoal.plan.operators import operators
 from shoal.plan.places import Places
 from shoal.plan.proof import golden_of, verified
-from shoal.plan.run import Plan
+from shoal.plan.run import Plan, open_session
 from shoal.plan.step import RATE, Model, Named, Tensors, evaluating, inputs, predicting, training
 from shoal.plan.trace import TRUSTED, Traced, traced
 from shoal.train.arrays import tensor
@@ -64,11 +64,13 @@ class _Export:
         if fixed:
             found = {n: g if g.rows is not None else self._traced(n, size, flexible=False) for n, g in found.items()}
         models = {name: onnx_model(name, graph.program) for name, graph in found.items()}
-        manifest = self._manifest(found["train"].program, models, size if fixed else None)
-        golden, rules = golden_of(self._task, manifest, self._batch(size if fixed else GOLDEN_ROWS))
         graphs = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
+        for name, graph in graphs.items():
+            _check_opens(name, graph, found[name].program)
+        manifest = self._manifest(found["train"].program, models, size if fixed else None)
+        golden, rules = golden_of(self._task, manifest, self._batch(size if fixed else GOLDEN_ROWS, 2))
         plan = Plan(replace(manifest, golden=rules), graphs, golden)
-        verified(plan, self._task, self._batch(size if fixed else VERIFIED_ROWS))
+        verified(plan, self._task, self._batch(size if fixed else VERIFIED_ROWS, 3))
         return plan
 
     def _traced(self, name: str, rows: int, *, flexible: bool) -> Traced:
@@ -82,28 +84,38 @@ class _Export:
                 return self._measured(rows, flexible)
 
     def _trace(self, function: Named, model: Model, local: LocalPlan | None, rows: int, flexible: bool) -> Traced:
-        def given(size: int) -> Tensors:
-            return inputs(model, {name: tensor(array) for name, array in self._batch(size).items()}, local)
+        def given(size: int, draw: int) -> Tensors:
+            return inputs(model, {name: tensor(array) for name, array in self._batch(size, draw).items()}, local)
 
         return traced(function, given, Places.of(model.module), rows, flexible=flexible)
 
     def _measured(self, rows: int, flexible: bool) -> Traced:
         """Trace the loss and those metrics that can be; the manifest names the others."""
-        measures: dict[str, Measure] = {"loss": self._task.loss}
-        for name, metric in self._task.metrics.items():
-            try:
-                one = self._trace(evaluating(self._evaluation, {name: metric}), self._evaluation, None, rows, flexible)
-                onnx_model(name, one.program)
-            except NotExportable as error:
-                self._unmeasured[name] = error.problem
-            else:
-                measures[name] = metric
-        return self._trace(evaluating(self._evaluation, measures), self._evaluation, None, rows, flexible)
+        metrics = {n: metric for n, metric in self._task.metrics.items() if n not in self._unmeasured}
+        try:
+            return self._evaluated(metrics, rows, flexible)
+        except NotExportable:
+            self._unmeasured |= {n: why for n in metrics if (why := self._refused(n, rows, flexible))}
+            kept = {name: metric for name, metric in metrics.items() if name not in self._unmeasured}
+            return self._evaluated(kept, rows, flexible)
 
-    def _batch(self, rows: int) -> dict[str, Array]:
-        """Return a batch of numbers of the example's kind."""
+    def _refused(self, metric: str, rows: int, flexible: bool) -> str:
+        try:
+            self._evaluated({metric: self._task.metrics[metric]}, rows, flexible)
+        except NotExportable as error:
+            return error.problem
+        return ""
+
+    def _evaluated(self, metrics: Mapping[str, Measure], rows: int, flexible: bool) -> Traced:
+        measures = {"loss": self._task.loss, **metrics}
+        made = self._trace(evaluating(self._evaluation, measures), self._evaluation, None, rows, flexible)
+        onnx_model("evaluate", made.program)
+        return made
+
+    def _batch(self, rows: int, draw: int) -> dict[str, Array]:
+        """Return a batch of numbers of the example's kind, another one for each `draw`."""
         kind = {name: np.resize(array, (rows, *array.shape[1:])) for name, array in self._example.items()}
-        return synthetic_batch(kind, derive(0, self._task.name, "plan", rows))
+        return synthetic_batch(kind, derive(0, self._task.name, "plan", rows, draw))
 
     def _manifest(self, step: Program, models: Mapping[str, onnx.ModelProto], rows: int | None) -> Manifest:
         arrays = self._training.arrays
@@ -122,6 +134,18 @@ class _Export:
             proximal=any(name.startswith("start/") for name in step.inputs),
             unmeasured=self._unmeasured,
         )
+
+
+def _check_opens(name: str, graph: bytes, program: Program) -> None:
+    """Raise NotExportable, with the runtime's own words and the place in the task, for what no runtime carries out."""
+    try:
+        open_session(graph)
+    except RuntimeMismatch:
+        try:
+            open_session(onnx_model(name, program, named=True).SerializeToString())
+        except RuntimeMismatch as error:
+            raise NotExportable(error.problem, TRUSTED) from error
+        raise
 
 
 def _state(name: str, value: Value) -> StateEntry:

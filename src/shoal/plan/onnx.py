@@ -17,9 +17,12 @@ LOWERINGS: Mapping[str, Lowering] = {**POINTWISE, **SHAPES, **DENSE}
 TRUSTED = "leave it out, or publish without a plan for owners who install the code: plan=False, or --no-plan"
 
 
-def onnx_model(name: str, program: Program) -> onnx.ModelProto:
-    """Return a program as an ONNX model, checked. Raises NotExportable naming operator, module and line."""
-    emitter = Emitter(program)
+def onnx_model(name: str, program: Program, *, named: bool = False) -> onnx.ModelProto:
+    """Return a program as an ONNX model, checked; with `named` its nodes tell where they come from.
+
+    Raises NotExportable naming operator, module and line.
+    """
+    emitter = Emitter(program, named=named)
     for operation in program.operations:
         emitter.bind(operation, _lowering(operation)(emitter, operation))
     model = emitter.model(name)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import traceback
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 TORCH = os.path.dirname(torch.__file__)
 HERE = os.path.dirname(os.path.dirname(__file__))
+STEP = os.path.join(os.path.dirname(__file__), "step.py")
 UNKNOWN = "of the task"
 
 
@@ -52,17 +52,14 @@ class Places:
         if self._inside:
             self._inside.pop()
 
-    @contextlib.contextmanager
-    def noted(self, operator: str) -> Iterator[None]:
-        """Note on what is traced inside where it is called; a backward operator's place is its forward one's."""
+    def note(self, operator: str) -> None:
+        """Note where an operator is called, as `last`; a backward operator's place is its forward one's."""
         place = self.here()
         if place == UNKNOWN:
             place = self._first.get(_forward(operator), UNKNOWN)
         else:
             self._first.setdefault(_forward(operator), place)
         self.last = place
-        with traceback.annotate({"where": place}):
-            yield
 
     def here(self) -> str:
         """Return the innermost named module and line of code that is neither torch's nor Shoal's."""
@@ -78,6 +75,8 @@ def _forward(operator: str) -> str:
 def _line(frame: FrameType | None) -> str:
     while frame is not None:
         file = frame.f_code.co_filename
+        if file == STEP:
+            break  # what lies further out calls for the plan, and is not traced
         if not file.startswith((TORCH, HERE, contextlib.__file__, "<")):
             return f"at {file}:{frame.f_lineno}"
         frame = frame.f_back

@@ -3,18 +3,40 @@
 `tests/plan/test_private.py` names the versions of torch on which this file was seen to work.
 """
 
+import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import fx, nn
-from torch.fx import traceback
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
-Flat = Callable[..., list[torch.Tensor]]
+
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operator that is called inside, below autograd: `__torch_dispatch__`."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()  # type: ignore[no-untyped-call]
+        # torch wraps it in a function that imports its compiler, 2 CPU seconds, to tell it to look away
+        cls.__torch_dispatch__ = inspect.unwrap(cls.__torch_dispatch__)  # type: ignore[method-assign]
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+
+def by_tensor() -> MutableMapping[torch.Tensor, Any]:
+    """Return an empty mapping whose keys are tensors themselves, not their numbers, for as long as they are alive."""
+    return WeakIdKeyDictionary()
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Return what nested lists, tuples and mappings hold."""
+    return tree_leaves(tree)
 
 
 @contextmanager
@@ -47,34 +69,10 @@ def _said_to_be_causal(mask: object, is_causal: bool | None = None, size: object
     return bool(is_causal)
 
 
-def recorded(function: Flat, flat: Sequence[torch.Tensor]) -> fx.GraphModule:
-    """Return what a function does to tensors, as a graph of operators, each noting where it came from."""
-    with traceback.preserve_node_meta():
-        return make_fx(function)(*flat)
-
-
-def decomposed(
-    graph: fx.GraphModule, flat: Sequence[torch.Tensor], table: Mapping[Any, Callable[..., Any]]
-) -> fx.GraphModule:
-    """Return the same graph without operators that change an array in place, and in terms of fewer operators."""
-
-    def replayed(*given: torch.Tensor) -> Any:
-        return fx.Interpreter(graph).run(*given)
-
-    functional = torch.func.functionalize(replayed, remove="mutations_and_views")
-    with torch.no_grad(), traceback.preserve_node_meta():
-        return make_fx(functional, decomposition_table=dict(table))(*flat)
-
-
-def where(node: fx.Node) -> str:
-    """Return where a node of a graph came from."""
-    return str((node.meta.get("custom") or {}).get("where", ""))
-
-
 def core_decompositions() -> dict[Any, Callable[..., Any]]:
     """Return torch's own decompositions to its core operators."""
-    from torch._decomp import core_aten_decompositions, get_decompositions
+    from torch._decomp import _core_aten_decompositions_post_autograd, get_decompositions
 
     aten = torch.ops.aten
     further = [aten.native_layer_norm, aten.gelu, aten.silu, aten._adaptive_avg_pool2d]
-    return {**core_aten_decompositions(), **get_decompositions(further)}
+    return {**_core_aten_decompositions_post_autograd(), **get_decompositions(further)}

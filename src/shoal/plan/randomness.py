@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from shoal.core.errors import NotExportable
 from shoal.plan.places import Places
+from shoal.plan.private import DispatchMode
 
 aten = torch.ops.aten
 
 OUTSIDE = "take what is random from dropout, or add it to the batch as an array"
 
 
-class Noise(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Noise(DispatchMode):
     """Let every random operator inside read the next of `given`; without `given`, note the shapes that it would take.
 
     `instead` are functions to call in the place of operators.
@@ -30,7 +30,7 @@ class Noise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         places: Places | None = None,
         instead: Mapping[Any, Callable[..., Any]] | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.shapes: list[tuple[int, ...]] = []
         self._given = given
         self._places = places or Places({})
@@ -44,8 +44,8 @@ class Noise(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return drawing(self._next, *args, **(kwargs or {}))
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotExportable(f"operator {func} {self._places.here()}", OUTSIDE)
-        with self._places.noted(str(func)):
-            return self._instead.get(func, func)(*args, **(kwargs or {}))
+        self._places.note(str(func))
+        return self._instead.get(func, func)(*args, **(kwargs or {}))
 
     def _next(self, like: torch.Tensor) -> torch.Tensor:
         self.shapes.append(tuple(like.shape))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from shoal.core.errors import ConfigurationError, NotFinite, PlanError
+from shoal.core.errors import ConfigurationError, NotFinite, PlanError, RuntimeMismatch
 from shoal.core.rate import CONSTANT, Rate
 from shoal.core.tree import Array, Tree
 from shoal.plan.file import PlanFile, parsed, read_file
@@ -119,7 +119,11 @@ class Plan(PlanFile):
     def run(self, graph: str, given: Mapping[str, Array]) -> dict[str, Array]:
         """Run one graph on arrays by name; those that it does not take are left out."""
         entry = self.manifest.graphs[graph]
-        results = self._session(graph).run(None, {name: given[name] for name in entry.inputs})
+        session = self._session(graph)
+        try:
+            results = session.run(None, {name: given[name] for name in entry.inputs})
+        except _own_errors() as error:
+            raise _mismatch(error) from error
         return dict(zip(entry.outputs, results, strict=True))
 
     def _by_parts(self, params: Tree, batch: Mapping[str, Array]) -> list[Array]:
@@ -142,7 +146,7 @@ class Plan(PlanFile):
 
     def _session(self, graph: str) -> "onnxruntime.InferenceSession":
         if graph not in self._sessions:
-            self._sessions[graph] = _session(self.graphs[graph], self.runtime)
+            self._sessions[graph] = open_session(self.graphs[graph], self.runtime)
         return self._sessions[graph]
 
 
@@ -235,7 +239,8 @@ def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {f"{prefix}/{name}": array for name, array in arrays.items()}
 
 
-def _session(graph: bytes, runtime: str) -> "onnxruntime.InferenceSession":
+def open_session(graph: bytes, runtime: str = RUNTIMES[0]) -> "onnxruntime.InferenceSession":
+    """Return a graph that is ready to run. Raises RuntimeMismatch when the runtime cannot, ConfigurationError."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -245,4 +250,20 @@ def _session(graph: bytes, runtime: str) -> "onnxruntime.InferenceSession":
     options.log_severity_level = 3
     if runtime != RUNTIMES[0]:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except _own_errors() as error:
+        raise _mismatch(error) from error
+
+
+def _own_errors() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception))
+
+
+def _mismatch(error: Exception) -> RuntimeMismatch:
+    return RuntimeMismatch(
+        f"onnxruntime cannot carry out a graph: {error}",
+        "update onnxruntime, or take part with the task's code and torch",
+    )

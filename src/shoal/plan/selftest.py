@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from shoal.core.errors import RuntimeMismatch
+from shoal.core.errors import NotFinite, RuntimeMismatch
 from shoal.core.tree import Array, Tree
 from shoal.plan.manifest import Drawn, Golden, Manifest
 from shoal.plan.noise import uniform
@@ -36,6 +36,13 @@ def proved(plan: Plan) -> Plan:
 
 def mismatches(plan: Plan) -> Iterator[str]:
     """Yield a sentence for every result of the golden step that is not as expected."""
+    try:
+        yield from _compared(plan)
+    except (RuntimeMismatch, NotFinite) as error:
+        yield error.problem
+
+
+def _compared(plan: Plan) -> Iterator[str]:
     golden, manifest = plan.golden, plan.manifest
     params = start(manifest, golden)
     batch = {name.removeprefix("batch/"): golden[name] for name in golden if name.startswith("batch/")}

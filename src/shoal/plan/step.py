@@ -11,6 +11,7 @@ from torch import nn
 from shoal.core.errors import NotExportable
 from shoal.core.roles import Role
 from shoal.core.task import LocalPlan, OptimizerSpec
+from shoal.plan.private import leaves as leaves_of
 from shoal.train.arrays import choose_trained, named_arrays
 from shoal.train.objective import Measure, objective, takes_model
 from shoal.train.optimizer import build
@@ -122,7 +123,7 @@ def predicting(model: Model) -> Named:
             output = model.call(called, _section(given, "array"), batch)
         if isinstance(output, torch.Tensor):
             return {"output": output}
-        leaves = torch.utils._pytree.tree_leaves(output)
+        leaves = leaves_of(output)
         if not leaves or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
             raise NotExportable(f"a model that returns {type(output).__name__}", "return tensors from its forward")
         return {f"output/{index}": leaf for index, leaf in enumerate(leaves)}

@@ -10,17 +10,19 @@ from shoal.core.errors import NotExportable
 from shoal.plan.decompositions import INSTEAD, table
 from shoal.plan.graph import Program, live
 from shoal.plan.places import Places
-from shoal.plan.private import decomposed, plain_operators, recorded
+from shoal.plan.private import plain_operators
 from shoal.plan.randomness import Noise
+from shoal.plan.recording import decomposed, recorded
 from shoal.plan.step import Named, Tensors
 from shoal.plan.unify import DependsOnSize, Trace, unified
 from shoal.train.objective import USER_ERRORS
+from shoal.train.startup import light_calls
 
 TRIED = (3, 5)
 """Rows of the batches that are traced to find out what depends on their number."""
 
-Given = Callable[[int], Tensors]
-"""Makes the inputs of a function, for a batch of so many rows."""
+Given = Callable[[int, int], Tensors]
+"""Makes the inputs of a function, for a batch of so many rows; the second number says which such batch."""
 
 TRUSTED = "publish it without a plan, for owners who install its code: plan=False, or --no-plan"
 
@@ -40,21 +42,27 @@ def traced(function: Named, given: Given, places: Places, rows: int, *, flexible
     """
     if flexible:
         with contextlib.suppress(DependsOnSize, NotExportable):  # it may be for one size, and the plan says so
-            return Traced(live(unified(*(_trace(function, given(size), places, size) for size in TRIED))), None)
-    trace = _trace(function, given(rows), places, rows)
-    return Traced(live(unified(trace, trace)), rows)
+            return Traced(_unified(function, given, places, TRIED), None)
+    try:
+        return Traced(_unified(function, given, places, (rows, rows)), rows)
+    except DependsOnSize as error:
+        raise NotExportable(f"the step depends on the numbers themselves: {error}", TRUSTED) from error
+
+
+def _unified(function: Named, given: Given, places: Places, sizes: tuple[int, int]) -> Program:
+    return live(unified(*(_trace(function, given(rows, draw), places, rows) for draw, rows in enumerate(sizes))))
 
 
 def _trace(function: Named, given: Tensors, places: Places, rows: int) -> Trace:
     try:
-        with plain_operators(), places.followed():
+        with plain_operators(), places.followed(), light_calls():
             return _recorded(function, given, places, rows)
     except USER_ERRORS as error:
         raise NotExportable(_said(error, places), TRUSTED) from error
 
 
 def _recorded(function: Named, given: Tensors, places: Places, rows: int) -> Trace:
-    with Noise() as drawn:
+    with Noise(places=places) as drawn:
         function(given)
     given = {**given, **{f"noise/{index}": torch.rand(shape) for index, shape in enumerate(drawn.shapes)}}
     names, gives = list(given), list[str]()
@@ -68,12 +76,10 @@ def _recorded(function: Named, given: Tensors, places: Places, rows: int) -> Tra
         return list(found.values())
 
     tensors = list(given.values())
-    graph = decomposed(recorded(flat, tensors), tensors, table())
-    return Trace(graph, names, gives, rows)
+    whole = recorded(flat, tensors, lambda: places.last)
+    return Trace(decomposed(whole, tensors, table()), names, gives, rows)
 
 
 def _said(error: Exception, places: Places) -> str:
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "_local_scalar_dense" in text:
-        return f"a number is taken out of an array {places.last}, which a plan cannot decide on"
     return f"the step cannot be traced {places.last}: {text}"

@@ -5,17 +5,15 @@ traces differ in anything else, the function does not treat every batch size ali
 """
 
 import math
-import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
 
-from shoal.core.errors import NotExportable
 from shoal.core.tree import Array
 from shoal.plan.graph import Operation, Program, Rows, Share, Value
-from shoal.plan.private import where
+from shoal.plan.recording import Call, Made, Recording
 
 SAME = frozenset(
     f"aten.{name}.default"
@@ -27,23 +25,17 @@ CLOSE = 1e-12
 
 
 class DependsOnSize(Exception):
-    """The traces are not of one program."""
+    """The traces are not of one program; says in what they differ, and where."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """One recorded function: its graph, the names of what it takes and gives, and the rows of its batch."""
+    """One recorded function: what it takes and gives, by name, and the rows of its batch."""
 
-    def __init__(self, graph: fx.GraphModule, takes: Sequence[str], gives: Sequence[str], rows: int) -> None:
-        self.module = graph
-        self.takes = tuple(takes)
-        self.gives = tuple(gives)
-        self.rows = rows
-        self.nodes = list(graph.graph.nodes)
-
-    def constant(self, node: fx.Node) -> torch.Tensor:
-        """Return the array that a node stands for."""
-        found: torch.Tensor = operator.attrgetter(str(node.target))(self.module)
-        return found.detach()
+    recording: Recording
+    takes: Sequence[str]
+    gives: Sequence[str]
+    rows: int
 
 
 def unified(left: Trace, right: Trace) -> Program:
@@ -51,87 +43,79 @@ def unified(left: Trace, right: Trace) -> Program:
 
     Raises DependsOnSize when there is none.
     """
-    if len(left.nodes) != len(right.nodes) or (left.takes, left.gives) != (right.takes, right.gives):
-        raise DependsOnSize("a number of operators")
+    if (list(left.takes), list(left.gives)) != (list(right.takes), list(right.gives)):
+        raise DependsOnSize("what it takes and gives differs")
     return _Union(left, right).program()
 
 
 class _Union:
     def __init__(self, left: Trace, right: Trace) -> None:
         self._left, self._right = left, right
-        self._made: dict[fx.Node, Any] = {}
-        self._other: dict[fx.Node, fx.Node] = {}
-        self._inputs: dict[str, Value] = {}
+        self._values: dict[Made, Value] = {}
+        self._other: dict[Made, Made] = {}
         self._constants: dict[Value, Array] = {}
-        self._operations: list[Operation] = []
 
     def program(self) -> Program:
-        outputs: dict[str, Value] = {}
-        for one, other in zip(self._left.nodes, self._right.nodes, strict=True):
-            self._other[one] = other
-            if one.op != other.op or (one.op == "call_function" and one.target != other.target):
-                raise DependsOnSize(f"{one.target} and {other.target}")
-            if one.op == "output":
-                given = self._merged(one.args[0], other.args[0])
-                outputs = dict(zip(self._left.gives, given, strict=True))
-            else:
-                self._made[one] = self._node(one, other)
-        return Program(self._inputs, outputs, tuple(self._operations), self._constants)
+        left, right = self._left.recording, self._right.recording
+        inputs = [self._joined(one, other) for one, other in zip(left.inputs, right.inputs, strict=True)]
+        made = [self._placed(one, other) for one, other in zip(left.calls, right.calls, strict=False)]
+        if len(left.calls) != len(right.calls):
+            raise DependsOnSize(f"{len(left.calls)} and {len(right.calls)} operators")
+        outputs = self._merged(left.outputs, right.outputs)
+        return Program(
+            dict(zip(self._left.takes, inputs, strict=True)),
+            dict(zip(self._left.gives, outputs, strict=True)),
+            tuple(operation for operation in made if operation is not None),
+            self._constants,
+        )
 
-    def _node(self, one: fx.Node, other: fx.Node) -> Any:
-        if one.op == "placeholder":
-            name = self._left.takes[len(self._inputs)]
-            value = self._inputs[name] = self._value(one.meta["val"], other.meta["val"])
-            return value
-        if one.op == "get_attr":
-            return self._constant(one, other)
-        if one.target is operator.getitem:
-            return self._made[one.args[0]][one.args[1]]  # type: ignore[index]
-        return self._call(one, other)
+    def _joined(self, one: Made, other: Made) -> Value:
+        value = self._value(one, other)
+        self._values[one], self._other[one] = value, other
+        return value
 
-    def _constant(self, one: fx.Node, other: fx.Node) -> Value:
-        left, right = self._left.constant(one), self._right.constant(other)
-        if left.shape != right.shape or not torch.equal(left, right):
-            raise DependsOnSize("an array that the model makes")
-        value = self._value(left, right)
+    def _constant(self, one: Made, other: Made) -> Value:
+        left, right = self._left.recording.constants[one], self._right.recording.constants.get(other)
+        if right is None or left.shape != right.shape or not torch.equal(left, right):
+            raise DependsOnSize("an array that is not computed by torch")
+        value = self._joined(one, other)
         self._constants[value] = left.numpy()
         return value
 
-    def _call(self, one: fx.Node, other: fx.Node) -> Any:
-        name = (
-            str(one.target).replace("_copy.", ".")
-            if str(one.target) != "aten._to_copy.default"
-            else "aten._to_copy.default"
-        )
-        args = self._merged(list(one.args), list(other.args))
-        kwargs = {key: self._merged(one.kwargs[key], other.kwargs[key]) for key in one.kwargs}
-        if str(one.target) in SAME or name in SAME:
-            return args[0]
-        left, right = one.meta.get("val"), other.meta.get("val")
-        if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
-            value = self._value(left, right)
-            self._operations.append(Operation(name, tuple(args), kwargs, (value,), where(one)))
-            return value
-        if not isinstance(left, tuple | list) or not isinstance(right, tuple | list):
-            raise NotExportable(f"operator {one.target} {where(one)}", "leave it out of the model and the loss")
-        results = tuple(
-            self._value(a, b) if isinstance(a, torch.Tensor) else None for a, b in zip(left, right, strict=True)
-        )
-        self._operations.append(Operation(name, tuple(args), kwargs, results, where(one)))
-        return results
+    def _placed(self, one: Call, other: Call) -> Operation | None:
+        try:
+            return self._call(one, other)
+        except DependsOnSize as error:
+            raise DependsOnSize(f"operator {one.target} {one.where} ({error})") from error
 
-    def _value(self, left: Any, right: Any) -> Value:
-        if left.dim() != right.dim() or left.dtype != right.dtype:
+    def _call(self, one: Call, other: Call) -> Operation | None:
+        if one.target != other.target:
+            raise DependsOnSize(f"{one.target} and {other.target}")
+        name = str(one.target)
+        plain = name if name == "aten._to_copy.default" else name.replace("_copy.", ".")
+        args = self._merged(one.args, other.args)
+        kwargs = {key: self._merged(one.kwargs[key], other.kwargs[key]) for key in one.kwargs}
+        if SAME.intersection((name, plain)):
+            (result,), (twin,) = one.results, other.results
+            if result is not None and twin is not None:
+                self._values[result], self._other[result] = args[0], twin
+            return None
+        results = tuple(
+            None if left is None or right is None else self._joined(left, right)
+            for left, right in zip(one.results, other.results, strict=True)
+        )
+        return Operation(plain, tuple(args), kwargs, results, one.where)
+
+    def _value(self, left: Made, right: Made) -> Value:
+        if len(left.shape) != len(right.shape) or left.dtype != right.dtype:
             raise DependsOnSize("the form of an array")
-        shape = tuple(self._size(int(a), int(b)) for a, b in zip(left.shape, right.shape, strict=True))
+        shape = tuple(self._size(a, b) for a, b in zip(left.shape, right.shape, strict=True))
         return Value(shape, str(left.dtype).removeprefix("torch."))
 
     def _merged(self, left: Any, right: Any) -> Any:
         match left:
-            case fx.Node():
-                if self._other.get(left) is not right:
-                    raise DependsOnSize("what is computed from what")
-                return self._made[left]
+            case Made():
+                return self._known(left, right)
             case list() | tuple():
                 if not isinstance(right, list | tuple) or len(left) != len(right):
                     raise DependsOnSize("a list of sizes")
@@ -147,6 +131,13 @@ class _Union:
             case _:
                 return self._equal(left, right)
 
+    def _known(self, left: Made, right: Any) -> Value:
+        if left in self._left.recording.constants and left not in self._values:
+            return self._constant(left, right)
+        if self._other.get(left) is not right:
+            raise DependsOnSize("what is computed from what")
+        return self._values[left]
+
     def _equal(self, left: Any, right: Any) -> Any:
         if left != right:
             raise DependsOnSize(f"{left} and {right}")
@@ -157,7 +148,7 @@ class _Union:
             return left
         span = self._right.rows - self._left.rows
         if span == 0 or (right - left) % span:
-            raise DependsOnSize(f"{left} and {right}")
+            raise DependsOnSize(f"sizes {left} and {right}")
         times = (right - left) // span
         return Rows(times, left - times * self._left.rows)
 

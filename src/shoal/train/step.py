@@ -14,7 +14,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from shoal.train.functional import Arrays, StackedOptimizer, clipped
 from shoal.train.objective import Batch, Objective
 from shoal.train.packing import Which, by_column
-from shoal.train.startup import light_gradients
+from shoal.train.startup import light_calls
 
 Step: TypeAlias = Callable[..., torch.Tensor]
 """Flat operands -> losses [C]; moves the trained arrays, the optimizer's state and the buffers in place."""
@@ -108,7 +108,7 @@ class StepMaker:
 
         def step(*flat: torch.Tensor) -> torch.Tensor:
             of = self._unflatten(flat)
-            with light_gradients():
+            with light_calls():
                 grads, (losses, moved) = every(of.trained, of.buffers, of.fixed, of.batch)
             with torch.no_grad():
                 self.optimizer.update(of.trained, self._added(grads, of), of.state, of.factors)

@@ -14,10 +14,15 @@ INT = np.dtype(np.int64)
 
 
 class Emitter:
-    """Collects the nodes of one graph. Operands are given as Values, numbers, or names of what was emitted before."""
+    """Collects the nodes of one graph. Operands are given as Values, numbers, or names of what was emitted before.
 
-    def __init__(self, program: Program) -> None:
+    With `named` every node is called by the operator that it is for and its place, which makes the graph larger.
+    """
+
+    def __init__(self, program: Program, *, named: bool = False) -> None:
         self._program = program
+        self._named = named
+        self._bound = 0
         self._names: dict[Value, str] = {value: name for name, value in program.inputs.items()}
         self._nodes: list[onnx.NodeProto] = []
         self._seen: dict[bytes, str] = {}
@@ -119,6 +124,9 @@ class Emitter:
         for value, name in zip(operation.results, names, strict=False):
             if value is not None:
                 self._names[value] = name
+        for index in range(self._bound, len(self._nodes) if self._named else 0):
+            self._nodes[index].name = f"{index}: {operation.name} {operation.where}"
+        self._bound = len(self._nodes)
 
     def model(self, name: str) -> onnx.ModelProto:
         """Return the graph as an ONNX model, its outputs named as the program's."""
