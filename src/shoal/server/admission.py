@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fastapi import Request
 
 from shoal.core.errors import BadSignature, Forbidden
+from shoal.server import session
 from shoal.server.auth import Call, wrong_protocol
 from shoal.server.coordinator import Coordinator
 from shoal.server.roles import CALLS, DEVICE, EVERYONE, HERE, NEWCOMER, NOBODY, PEOPLE
@@ -68,7 +69,10 @@ def _device(request: Request, signature: Signature) -> DeviceRecord:
 
 def _person(request: Request) -> TokenRecord:
     here = _served(request)
-    return here.identities.person(request.headers.get("authorization"), here.clock())
+    shown = request.headers.get("authorization")
+    if shown is None and (secret := session.token(request)) is not None:
+        shown = f"Bearer {secret}"
+    return here.identities.person(shown, here.clock())
 
 
 def _served(request: Request) -> Coordinator:

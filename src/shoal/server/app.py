@@ -29,8 +29,10 @@ from shoal.server import (
     routes_devices,
     routes_enrolment,
     routes_key,
+    routes_live,
     routes_metrics,
     routes_pins,
+    routes_session,
     routes_tasks,
     routes_tokens,
     routes_uploads,
@@ -38,6 +40,7 @@ from shoal.server import (
 )
 from shoal.server.calls import coordinator, gives, reply
 from shoal.server.coordinator import Coordinator
+from shoal.server.dashboard import add_dashboard
 from shoal.server.metrics import CountBytes
 from shoal.server.quick import Quick, Table
 from shoal.wire.messages import (
@@ -74,6 +77,7 @@ from shoal.wire.messages import (
     encode,
 )
 from shoal.wire.resumable import OFFSET
+from shoal.wire.watching import Hello, LogEntry, LogReply, SessionReply, SignInRequest, TaskView
 
 MESSAGES: tuple[type[Any], ...] = (
     ApproveRequest,
@@ -89,8 +93,11 @@ MESSAGES: tuple[type[Any], ...] = (
     HeadsHere,
     HeadsReply,
     Health,
+    Hello,
     KeyReply,
     LatestReply,
+    LogEntry,
+    LogReply,
     NoteRequest,
     Pins,
     PromoteRequest,
@@ -100,11 +107,14 @@ MESSAGES: tuple[type[Any], ...] = (
     ReportHead,
     RewindRequest,
     RollBackRequest,
+    SessionReply,
+    SignInRequest,
     UnfitRequest,
     VersionRecord,
     RoundRecord,
     TaskSpec,
     TaskStatus,
+    TaskView,
     TokenRequest,
     TokenStatus,
     VersionsReply,
@@ -134,6 +144,8 @@ ROUTES = [
         routes_uploads,
         routes_key,
         routes_metrics,
+        routes_session,
+        routes_live,
     )
     for route in routes.router.routes
 ]
@@ -176,6 +188,7 @@ def build_app(served: Coordinator, *, metrics_public: bool = False) -> FastAPI:
     app.add_middleware(CountBytes, metrics=served.metrics)
     app.router.routes.extend(ROUTES)
     app.add_api_route("/healthz", _health, responses=gives(Health), tags=["health"])
+    add_dashboard(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

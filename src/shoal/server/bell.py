@@ -86,6 +86,11 @@ class Bell(Generic[K]):
         """Wait until a place is called; return for how many seconds, or None when the time was up before."""
         return await self._held(place.called, seconds)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is to wait any longer."""
+        return self._closed
+
     async def wait(self, seconds: float) -> None:
         """Return at the next ring, or after a time."""
         await _set(self._rung, seconds)

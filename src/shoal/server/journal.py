@@ -9,6 +9,7 @@ import structlog
 from shoal.rounds.effects import Abandon, Accept, Assign, Effect, End, Extend, Fold, Publish, Refuse, Serve
 from shoal.rounds.events import Event, Rejected, Released, Reported
 from shoal.server.metrics import Metrics
+from shoal.server.tallies import Tallies
 
 log = structlog.get_logger()
 
@@ -16,8 +17,9 @@ log = structlog.get_logger()
 class Journal:
     """The log and the counters of one task. `task` is its id, `name` the bounded label of its counters."""
 
-    def __init__(self, metrics: Metrics, task: str, name: str) -> None:
+    def __init__(self, metrics: Metrics, tallies: Tallies, task: str, name: str) -> None:
         self._metrics = metrics
+        self._tallies = tallies
         self._name = name
         self._log = log.bind(task=task)
 
@@ -30,6 +32,7 @@ class Journal:
                 self._log.warning(
                     "report refused", round=round_, device=event.device, code=event.code, reason=event.reason
                 )
+        self._tallies.happened(event, effects, changed)
         for effect in effects:
             self._effect(round_, event, effect, changed)
 

@@ -25,7 +25,8 @@ async def enrol(request: Request) -> Response:
 @router.get("/v1/devices", responses=gives(DeviceStatus, many=True))
 async def devices(request: Request) -> Response:
     """List every device: enrolled, revoked, and waiting for approval."""
-    return reply(coordinator(request).identities.statuses())
+    here = coordinator(request)
+    return reply([here.tasks.tallies.told(status) for status in here.identities.statuses()])
 
 
 @router.delete("/v1/devices/me", responses=gives(ReleaseRequest))

@@ -20,6 +20,7 @@ from shoal.server.retention import named, updates
 from shoal.server.running import RunningTask
 from shoal.server.storage import Storage
 from shoal.server.summons import Line, Summons
+from shoal.server.tallies import Tallies
 from shoal.server.verify import check_file
 from shoal.wire.messages import MAX_WAIT, TaskStatus, VersionsReply, encode
 
@@ -41,6 +42,7 @@ class Tasks(Mapping[str, RunningTask]):
         self._running: dict[str, RunningTask] = {}
         self._summons: dict[str, Summons] = {}
         self.turns = Turns()
+        self.tallies = Tallies()
         self._publishing = asyncio.Lock()
 
     def __getitem__(self, task: str) -> RunningTask:
@@ -57,10 +59,11 @@ class Tasks(Mapping[str, RunningTask]):
         for stream in self._storage.store.streams():
             task = self._open(stream)
             task.load()
+            self.tallies.know(task.state.owners)
             self._running[stream] = task
 
     def _open(self, stream: str) -> RunningTask:
-        journal = Journal(self._metrics, stream, stream.rpartition("-")[0])
+        journal = Journal(self._metrics, self.tallies, stream, stream.rpartition("-")[0])
         self._summons[stream] = Summons(self._bell, self._clock)
         return RunningTask(stream, self._storage, self._clock, self.look, self.forget, journal)
 

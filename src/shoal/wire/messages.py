@@ -263,7 +263,11 @@ class UnfitRequest:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """One device, enrolled or waiting; `id` comes from its key, `scope` names the tasks it is for, () for all."""
+    """One device, enrolled or waiting; `id` comes from its key, `scope` names the tasks it is for, () for all.
+
+    `assigned`, `accepted` and `refused` count its parts in rounds since the coordinator started, `bytes_up` and
+    `bytes_down` sum what it measured for them; `runtime` is what it says that it trains with.
+    """
 
     id: str
     name: str
@@ -272,6 +276,12 @@ class DeviceStatus:
     revoked: float | None
     state: Literal["enrolled", "revoked", "pending", "refused"] = "enrolled"
     scope: tuple[str, ...] = ()
+    assigned: int = 0
+    accepted: int = 0
+    refused: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)

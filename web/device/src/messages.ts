@@ -194,13 +194,28 @@ export interface components {
         /**
          * DeviceStatus
          * @description One device, enrolled or waiting; `id` comes from its key, `scope` names the tasks it is for, () for all.
+         *
+         *         `assigned`, `accepted` and `refused` count its parts in rounds since the coordinator started, `bytes_up` and
+         *         `bytes_down` sum what it measured for them; `runtime` is what it says that it trains with.
          */
         DeviceStatus: {
+            /** @default 0 */
+            accepted: number;
+            /** @default 0 */
+            assigned: number;
+            /** @default 0 */
+            bytes_down: number;
+            /** @default 0 */
+            bytes_up: number;
             enrolled: number | null;
             id: string;
             last_seen: number | null;
             name: string;
+            /** @default 0 */
+            refused: number;
             revoked: number | null;
+            /** @default  */
+            runtime: string;
             /** @default [] */
             scope: string[];
             /**
@@ -323,6 +338,17 @@ export interface components {
             version: string;
         };
         /**
+         * Hello
+         * @description What a stream of events begins with: the ids of all tasks, oldest first, and of the server what a page shows.
+         */
+        Hello: {
+            /** @enum {unknown} */
+            role: "admin" | "owner" | "researcher" | "viewer";
+            server_time: number;
+            tasks: string[];
+            version: string;
+        };
+        /**
          * KeyReply
          * @description The raw Ed25519 public key, in base64, of the key with which a coordinator signs receipts.
          */
@@ -399,6 +425,24 @@ export interface components {
              * @enum {unknown}
              */
             start: "global" | "personal";
+        };
+        /**
+         * LogEntry
+         * @description One event of a task's stream: its position, when it happened (seconds since 1970), its kind and its fields.
+         */
+        LogEntry: {
+            at: number;
+            event?: Record<string, never>;
+            kind: string;
+            position: number;
+        };
+        /**
+         * LogReply
+         * @description Events of a task, newest first, and how many there are in all.
+         */
+        LogReply: {
+            entries: components["schemas"]["LogEntry"][];
+            length: number;
         };
         /**
          * ModelVersion
@@ -480,6 +524,16 @@ export interface components {
             environment: components["schemas"]["Environment"];
             /** @default  */
             trainer: string;
+        };
+        /**
+         * Part
+         * @description One device's part in the round in progress; `state` is that of its lease, `reason` why it will not report.
+         */
+        Part: {
+            device: string;
+            /** @default  */
+            reason: string;
+            state: string;
         };
         /**
          * Pins
@@ -747,6 +801,22 @@ export interface components {
             promote: "always" | "canary" | "person";
         };
         /**
+         * SessionReply
+         * @description Whose role the caller has, and until when (seconds since 1970; None without an end).
+         */
+        SessionReply: {
+            expires: number | null;
+            /** @enum {unknown} */
+            role: "admin" | "owner" | "researcher" | "viewer";
+        };
+        /**
+         * SignInRequest
+         * @description A person shows an API token, to be known by a cookie from then on.
+         */
+        SignInRequest: {
+            token: string;
+        };
+        /**
          * Step
          * @description One thing that happened to a version: when (seconds since 1970), what, who did it and why.
          */
@@ -952,6 +1022,39 @@ export interface components {
             rounds: number;
         };
         /**
+         * TaskView
+         * @description Where a task stands, whole: a reader needs the newest view of each task and no other.
+         *
+         *         `states` counts the parts in the round by the state of their leases, `parts` holds some of them, those that need
+         *         a look first. Times are seconds since 1970: `deadline` is None before the round's first device.
+         */
+        TaskView: {
+            attempt: number;
+            buffered: boolean;
+            candidate: number | null;
+            deadline: number | null;
+            goal: number;
+            id: string;
+            /** @enum {unknown} */
+            kind: "evaluation" | "histogram" | "quantiles" | "statistics" | "training";
+            latest: components["schemas"]["ModelVersion"];
+            name: string;
+            opens: number;
+            parts: components["schemas"]["Part"][];
+            phase: string;
+            published: number;
+            reason: string;
+            record: components["schemas"]["RoundRecord"];
+            reports: number;
+            round: number;
+            rounds: number;
+            server_time: number;
+            serving: number;
+            states: {
+                [key: string]: number;
+            };
+        };
+        /**
          * TokenRequest
          * @description A person asks for a token: whose role it gives, until when (seconds from now), for how many devices and tasks.
          */
@@ -1055,14 +1158,18 @@ export type HttpValidationError = components['schemas']['HTTPValidationError'];
 export type HeadsHere = components['schemas']['HeadsHere'];
 export type HeadsReply = components['schemas']['HeadsReply'];
 export type Health = components['schemas']['Health'];
+export type Hello = components['schemas']['Hello'];
 export type KeyReply = components['schemas']['KeyReply'];
 export type LatestReply = components['schemas']['LatestReply'];
 export type LocalPlan = components['schemas']['LocalPlan'];
+export type LogEntry = components['schemas']['LogEntry'];
+export type LogReply = components['schemas']['LogReply'];
 export type ModelVersion = components['schemas']['ModelVersion'];
 export type Note = components['schemas']['Note'];
 export type NoteRequest = components['schemas']['NoteRequest'];
 export type OptimizerSpec = components['schemas']['OptimizerSpec'];
 export type Origin = components['schemas']['Origin'];
+export type Part = components['schemas']['Part'];
 export type Pins = components['schemas']['Pins'];
 export type PromoteRequest = components['schemas']['PromoteRequest'];
 export type Rate = components['schemas']['Rate'];
@@ -1078,10 +1185,13 @@ export type RoundRecord = components['schemas']['RoundRecord'];
 export type RowSchema = components['schemas']['RowSchema'];
 export type Schedule = components['schemas']['Schedule'];
 export type Serving = components['schemas']['Serving'];
+export type SessionReply = components['schemas']['SessionReply'];
+export type SignInRequest = components['schemas']['SignInRequest'];
 export type Step = components['schemas']['Step'];
 export type Subject = components['schemas']['Subject'];
 export type TaskSpec = components['schemas']['TaskSpec'];
 export type TaskStatus = components['schemas']['TaskStatus'];
+export type TaskView = components['schemas']['TaskView'];
 export type TokenRequest = components['schemas']['TokenRequest'];
 export type TokenStatus = components['schemas']['TokenStatus'];
 export type UnfitRequest = components['schemas']['UnfitRequest'];
