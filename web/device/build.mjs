@@ -6,19 +6,24 @@ import { rmSync } from "node:fs";
 import { build } from "esbuild";
 
 const ENTRIES = ["index", "node", "worker", "parts"];
-
-rmSync("dist", { recursive: true, force: true });
-await build({
-  entryPoints: ENTRIES.map((name) => `src/${name}.ts`),
+const SHARED = {
   outdir: "dist",
   bundle: true,
-  splitting: true,
   format: "esm",
   target: "es2022",
   minify: true,
   sourcemap: false,
+  legalComments: "none",
+};
+
+rmSync("dist", { recursive: true, force: true });
+await build({
+  ...SHARED,
+  entryPoints: ENTRIES.map((name) => `src/${name}.ts`),
+  splitting: true,
   chunkNames: "shared-[hash]",
   external: ["onnxruntime-web", "onnxruntime-node", "node:*"],
-  legalComments: "none",
 });
+// in one piece: not every browser takes a service worker that imports
+await build({ ...SHARED, entryPoints: ["src/service.ts"] });
 execFileSync("node_modules/.bin/tsc", ["--emitDeclarationOnly"], { stdio: "inherit" });

@@ -1,7 +1,8 @@
 """What browsers need: pages of the coordinator's own, and leave for the pages of other origins to call it.
 
 A page and its scripts come from one folder under /page/. Their content security policy lets them run only what lies
-there, WebAssembly included, and call only this coordinator. A page of another origin may call once that origin is
+there, WebAssembly included, and call only this coordinator; it is isolated from pages of other origins, so that
+WebAssembly may use threads. A page of another origin may call once that origin is
 named (https://fetch.spec.whatwg.org/#http-cors-protocol): exactly, and never with cookies, since callers are known by
 the key that signs their calls, or by the bearer token that they send.
 """
@@ -29,6 +30,7 @@ POLICY = "; ".join(
         "connect-src 'self'",
         "style-src 'self'",
         "img-src 'self'",
+        "manifest-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
@@ -40,7 +42,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Service-Worker-Allowed": "/page/",
     "Cache-Control": "no-cache",
 }
 

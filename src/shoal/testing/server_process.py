@@ -24,15 +24,16 @@ STOP_SECONDS = 30.0
 class ServerProcess:
     """A coordinator of its own on the loopback; `log` takes what it says, of all its lives.
 
-    The tokens are those that its first life announced.
+    The tokens are those that its first life announced. `options` are further ones of `shoal server`.
     """
 
-    def __init__(self, home: Path, log: Path) -> None:
+    def __init__(self, home: Path, log: Path, *options: str) -> None:
         self.home = home
         self.admin_token = ""
         self.enrolment_token = ""
         self._port = _free_port()
         self._log = log
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,7 +68,7 @@ class ServerProcess:
         command = [sys.executable, "-m", "shoal", "server", "--home", str(self.home), "--port", str(self._port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  (our own program)
-                [*command, "--json"],
+                [*command, *self._options, "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL if quiet else log,

@@ -15,9 +15,10 @@ import { Outbox } from "./outbox.js";
 import { type Personal, PersonalStore, whole } from "./personal.js";
 import { layoutOf, trained, travelling } from "./plan.js";
 import { type Rate, factor } from "./rates.js";
-import type { RuntimeSettings } from "./runtime.js";
+import { type RuntimeSettings, located } from "./runtime.js";
 import { Schedule } from "./schedule.js";
 import { derive } from "./seeds.js";
+import { installed, sendLater } from "./offline.js";
 import { LocalTrainer, type Trainer, WorkerTrainer } from "./trainer.js";
 import { type Course, changeOf, countOf, lengthOf } from "./training.js";
 
@@ -35,6 +36,11 @@ export interface Joined extends ExampleSettings {
   readonly runtime: RuntimeSettings;
   /** The address of worker.js; without one the numbers are worked out in this thread. */
   readonly worker?: string | URL;
+  /**
+   * The address of service.js, so that the app opens without a network. It lies in the page's folder, or is served with
+   * a Service-Worker-Allowed header that names that folder, as a coordinator does for its pages.
+   */
+  readonly service?: string | URL;
   readonly kept?: Kept;
   readonly probe?: Probe;
   /** Nothing is released about fewer examples than this. */
@@ -71,6 +77,12 @@ export interface Status {
   readonly waitingFor: readonly string[];
 }
 
+interface Turn {
+  readonly accepted: number;
+  /** Seconds until the next one. */
+  readonly pause: number;
+}
+
 type Losses = Partial<Record<Which, number>>;
 
 /** One user's device. Make it with `join`; two tabs of one origin are one device, which one of them works at a time. */
@@ -98,7 +110,7 @@ export class Device {
     this.#emitter = new Emitter();
     this.#connection = new Connection(url, identity.key, settings.clock);
     this.#trainer = settings.worker === undefined ? new LocalTrainer() : new WorkerTrainer(settings.worker);
-    this.#adopting = new Adopting(this.#connection, kept, this.#trainer, settings.runtime);
+    this.#adopting = new Adopting(this.#connection, kept, this.#trainer, located(settings.runtime));
     this.#outbox = new Outbox(this.#connection, kept, this.#emitter, identity.coordinatorKey);
     this.#personal = new PersonalStore(kept);
   }
@@ -113,6 +125,7 @@ export class Device {
     const identity = await identified(kept, { url, token: settings.token, name: settings.name, clock });
     const device = new Device(url, settings, kept, identity);
     await device.#open();
+    if (settings.service !== undefined) await installed(settings.service, await device.#trainer.files());
     return device;
   }
 
@@ -236,7 +249,16 @@ export class Device {
     return this.#alone(async () => (await this.#turn(signal)).accepted > 0);
   }
 
-  async #turn(signal?: AbortSignal): Promise<{ accepted: number; pause: number }> {
+  async #turn(signal?: AbortSignal): Promise<Turn> {
+    try {
+      return await this.#took(signal);
+    } catch (error) {
+      if (error instanceof Unreachable && (await this.#outbox.pending()) > 0) await sendLater(this.#settings.task);
+      throw error;
+    }
+  }
+
+  async #took(signal?: AbortSignal): Promise<Turn> {
     let accepted = await this.#outbox.deliver(signal);
     let pause = 0;
     if (this.#examples !== undefined && this.#examples.count(false) >= Math.max(1, this.#settings.minimumRows ?? 10)) {

@@ -3,11 +3,15 @@
 /** The root of what this package throws on purpose. `code` is stable. */
 export class ShoalError extends Error {
   readonly code: string;
+  readonly problem: string;
+  readonly fix: string;
 
   constructor(code: string, problem: string, fix: string) {
     super(`${problem}: ${fix}`);
     this.name = new.target.name;
     this.code = code;
+    this.problem = problem;
+    this.fix = fix;
   }
 
   /** Whether the same call may succeed later. */
@@ -77,6 +81,16 @@ export class StorageFull extends ShoalError {
   constructor(problem: string) {
     super("storage_full", problem, "free space on this device, or keep fewer examples (retention.count)");
   }
+}
+
+/** What a worker can send of an error: classes do not cross. */
+export type Told = Pick<ShoalError, "code" | "problem" | "fix">;
+
+/** Return the error that was told, of its class. */
+export function raised({ code, problem, fix }: Told): ShoalError {
+  const kinds = { stopped: Stopped, runtime_mismatch: RuntimeMismatch, tampered: Tampered } as const;
+  const kind = kinds[code as keyof typeof kinds];
+  return kind === undefined ? new ShoalError(code, problem, fix) : new kind(problem);
 }
 
 /** Work that was stopped on purpose: by a signal, or since a condition ended. */

@@ -43,9 +43,17 @@ export async function identified(kept: Kept, joining: Joining): Promise<Identity
   }
   const connection = new Connection(joining.url, key, joining.clock);
   const reply = await connection.enrol(name, joining.token);
-  const enrolled = { ...record, url: joining.url, device: reply.device, coordinatorKey: await connection.key() };
-  await kept.put("device", RECORD, enrolled);
-  return { name, key, device: enrolled.device, coordinatorKey: enrolled.coordinatorKey };
+  const pinned = await connection.key();
+  await kept.put("device", RECORD, { ...record, url: joining.url, device: reply.device, coordinatorKey: pinned });
+  return { name, key, device: reply.device, coordinatorKey: pinned };
+}
+
+/** Return a device that joined before, and the address of its coordinator. */
+export async function enrolled(kept: Kept): Promise<{ readonly url: string; readonly identity: Identity } | undefined> {
+  const found = await kept.get<Record>("device", RECORD);
+  if (found?.device === undefined || found.coordinatorKey === undefined) return undefined;
+  const { name, device, coordinatorKey, url } = found;
+  return { url, identity: { name, device, coordinatorKey, key: await unpacked(found.key) } };
 }
 
 async function known(kept: Kept, { name, url }: Joining): Promise<{ record: Record; key: DeviceKey }> {

@@ -26,9 +26,12 @@ export interface Change {
   readonly value?: unknown;
 }
 
+/** How the names of databases begin. */
+export const PREFIX = "shoal-";
+
 /** Open what an earlier visit kept under a name. */
 export async function openIndexedDb(name: string): Promise<Kept> {
-  const request = indexedDB.open(`shoal-${name}`, 1);
+  const request = indexedDB.open(PREFIX + name, 1);
   request.onupgradeneeded = () => {
     for (const store of STORES) request.result.createObjectStore(store);
   };

@@ -43,6 +43,13 @@ export interface RuntimeSettings {
   readonly threads?: number;
 }
 
+/** Return settings that mean the same in a worker: a folder's address, if it is relative, is so to the page. */
+export function located(settings: RuntimeSettings): RuntimeSettings {
+  const here = globalThis.document?.baseURI;
+  if (here === undefined || !settings.from.endsWith("/")) return settings;
+  return { ...settings, from: new URL(settings.from, here).href };
+}
+
 /** Return the runtimes of this device, the fastest first: each has to prove itself before it trains. */
 export async function runtimes({ from, webgpu = false, threads = 1 }: RuntimeSettings): Promise<Runtime[]> {
   const isFolder = from.endsWith("/");

@@ -1,7 +1,7 @@
 // Where the numbers are worked out: in a worker where there is one, so that the page stays smooth.
 
 import { type NdArray, type Tree } from "./arrays.js";
-import { ShoalError, Stopped } from "./errors.js";
+import { ShoalError, Stopped, type Told, raised } from "./errors.js";
 import { proved } from "./golden.js";
 import { readPlan } from "./plan.js";
 import { type RuntimeSettings, runtimes } from "./runtime.js";
@@ -14,6 +14,8 @@ export interface Trainer {
   train(order: Order, onStep: OnStep, signal?: AbortSignal): Promise<Trained>;
   predict(arrays: Tree, batch: Tree): Promise<NdArray>;
   evaluate(arrays: Tree, batch: Tree): Promise<Record<string, number>>;
+  /** Return the addresses that the code came from which works out the numbers. */
+  files(): Promise<string[]>;
   close(): void;
 }
 
@@ -50,6 +52,10 @@ export class LocalTrainer implements Trainer {
     return this.#ready.evaluate(arrays, batch);
   }
 
+  async files(): Promise<string[]> {
+    return performance.getEntriesByType("resource").map(({ name }) => name);
+  }
+
   close(): void {}
 
   get #ready(): Opened {
@@ -58,7 +64,7 @@ export class LocalTrainer implements Trainer {
   }
 }
 
-type Method = "adopt" | "train" | "predict" | "evaluate";
+type Method = "adopt" | "train" | "predict" | "evaluate" | "files";
 
 interface Asked {
   readonly id: number;
@@ -72,10 +78,10 @@ interface Answered {
   readonly step?: number;
   readonly loss?: number;
   readonly result?: unknown;
-  readonly failed?: { readonly code: string; readonly problem: string; readonly fix: string };
+  readonly failed?: Told;
 }
 
-/** Trains in a worker: `dist/trainer.js`, served by the app's own origin. */
+/** Trains in a worker: `dist/worker.js`, served by the app's own origin. */
 export class WorkerTrainer implements Trainer {
   readonly #worker: Worker;
   readonly #waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void; onStep?: OnStep }>();
@@ -103,6 +109,10 @@ export class WorkerTrainer implements Trainer {
     return this.#ask("evaluate", [arrays, batch]) as Promise<Record<string, number>>;
   }
 
+  files(): Promise<string[]> {
+    return this.#ask("files", []) as Promise<string[]>;
+  }
+
   close(): void {
     this.#worker.terminate();
     this.#died(new Stopped("the device was closed"));
@@ -110,7 +120,7 @@ export class WorkerTrainer implements Trainer {
 
   #ask(method: Method, given: unknown[], onStep?: OnStep, signal?: AbortSignal): Promise<unknown> {
     const id = (this.#asked += 1);
-    const stop = (): void => this.#worker.postMessage({ id, stop: String(signal?.reason ?? "stopped") } satisfies Asked);
+    const stop = (): void => this.#stop(id, String(signal?.reason ?? "stopped"));
     const answered = new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject, ...(onStep && { onStep }) });
       if (signal?.aborted) reject(new Stopped(String(signal.reason)));
@@ -126,19 +136,28 @@ export class WorkerTrainer implements Trainer {
   #heard({ id, step, loss, result, failed }: Answered): void {
     const waiting = this.#waiting.get(id);
     if (waiting === undefined) return;
-    if (step !== undefined) void waiting.onStep?.(step, loss!);
+    if (step !== undefined) this.#stepped(id, step, loss!);
     else if (failed !== undefined) waiting.reject(raised(failed));
     else waiting.resolve(result);
+  }
+
+  #stepped(id: number, step: number, loss: number): void {
+    const { onStep, reject } = this.#waiting.get(id)!;
+    const told = async (): Promise<void> => onStep?.(step, loss);
+    told().catch((error: Error) => {
+      reject(error);
+      this.#stop(id, error.message);
+    });
+  }
+
+  #stop(id: number, stop: string): void {
+    this.#worker.postMessage({ id, stop } satisfies Asked);
   }
 
   #died(error: Error): void {
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }
-}
-
-function raised({ code, problem, fix }: NonNullable<Answered["failed"]>): ShoalError {
-  return code === "stopped" ? new Stopped(problem) : new ShoalError(code, problem, fix);
 }
 
 /** Answer a `WorkerTrainer` in a worker. */
@@ -157,8 +176,7 @@ export function serve(scope: DedicatedWorkerGlobalScope): void {
     try {
       scope.postMessage({ id, result: await call(method!, given, id) } satisfies Answered);
     } catch (error) {
-      const { code = "failed", message } = error as ShoalError;
-      const [problem = message, fix = "see the browser's console"] = message.split(": ", 2);
+      const { code = "failed", problem = (error as Error).message, fix = "see the browser's console" } = error as ShoalError;
       scope.postMessage({ id, failed: { code, problem, fix } } satisfies Answered);
     }
     return undefined;

@@ -11,6 +11,8 @@ import { derive, permutation } from "./seeds.js";
 
 /** Rows that are evaluated at once. */
 const EVALUATED = 1024;
+/** For how long training may keep its thread to itself. */
+const BREATH_MS = 8;
 
 /** How a task has its devices train: the part of its local plan that a plan's graphs do not hold. */
 export interface Course {
@@ -139,6 +141,7 @@ export async function train(
   start?: Tree,
   onStep: OnStep = () => {},
 ): Promise<Trained> {
+  const breath = breathing();
   const training = new Training(opened, arrays, seed, start, (step) => course.lr * factor(course.per_step, step));
   const count = countOf(rows);
   const fixed = opened.plan.manifest.rows;
@@ -152,10 +155,28 @@ export async function train(
       total += loss * places.length;
       used += places.length;
       await onStep(training.steps, loss);
+      await breath();
     }
   }
   if (used === 0) throw new ShoalError("no_rows", `${count} rows, the plan takes ${fixed} at once`, "observe more examples");
   return { arrays: training.arrays, loss: total / used, rows: used };
+}
+
+/** Return a call that lets this thread hear its other messages, now and then: a runtime answers without a pause. */
+function breathing(): () => Promise<void> {
+  let last = performance.now();
+  return async () => {
+    if (performance.now() - last < BREATH_MS) return;
+    await new Promise<void>((resolve) => {
+      const { port1, port2 } = new MessageChannel(); // a timer would cost 4 ms
+      port1.onmessage = () => {
+        port1.close();
+        resolve();
+      };
+      port2.postMessage(null);
+    });
+    last = performance.now();
+  };
 }
 
 /** Return after - before of every array that travels. */

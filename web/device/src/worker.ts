@@ -1,4 +1,4 @@
-// The worker that trains: new Worker("trainer.js", { type: "module" }).
+// The worker that trains: new Worker("worker.js", { type: "module" }).
 
 import { serve } from "./trainer.js";
 
