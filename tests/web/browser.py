@@ -45,7 +45,8 @@ class Browser:
 
     def __init__(self, *more: str) -> None:
         built()
-        command = [program("node"), str(DEVICE / "drive.mjs"), json.dumps({"program": program("chromium"), "more": more})]
+        settings = json.dumps({"program": program("chromium"), "more": more})
+        command = [program("node"), str(DEVICE / "drive.mjs"), settings]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Self:

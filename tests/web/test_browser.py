@@ -1,7 +1,6 @@
 """The device in TypeScript in real Chromium: pages take part in the rounds of a real coordinator."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
