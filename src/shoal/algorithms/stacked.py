@@ -21,6 +21,9 @@ from shoal.core.task import ArraySpec, TaskSpec, weight_units
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Update
 
+EXACT = 2.0**52
+"""Bound of sums of integers that float64 surely holds."""
+
 SUMMING = (ExactMean, NormalisedMean)
 """Aggregators whose `add` is that of the mean."""
 
@@ -132,17 +135,18 @@ def _sum(state: MeanState, stacked: Stacked) -> MeanState:
             f"a sum of {state.updates + len(stacked)} updates", f"the task's bounds allow {bounds.max_updates}"
         )
     scales_C = stacked.weights.astype(np.float64) * 2.0**bounds.fraction_bits
+    small = bounds.max_abs * float(scales_C.sum()) < EXACT
     for tree, arrays in state.spec.trees.items():
         for name, array in arrays.items():
             values_CD = stacked.trees[tree][name].reshape(len(stacked), array.size)
-            _accumulate(state.sums[tree][name].reshape(-1), values_CD, array.role, scales_C)
+            _accumulate(state.sums[tree][name].reshape(-1), values_CD, array.role, scales_C, small)
     state.weight += int(stacked.weights.sum())
     state.updates += len(stacked)
     return state
 
 
 def _accumulate(
-    total_D: npt.NDArray[np.int64], values_CD: Array, role: Role, scales_C: npt.NDArray[np.float64]
+    total_D: npt.NDArray[np.int64], values_CD: Array, role: Role, scales_C: npt.NDArray[np.float64], small: bool
 ) -> None:
     if role is Role.COUNTER:
         np.maximum(total_D, values_CD.max(axis=0), out=total_D)
@@ -150,4 +154,6 @@ def _accumulate(
     rows = max(1, BLOCK // max(1, values_CD.shape[1]))
     for start in range(0, len(values_CD), rows):
         product = values_CD[start : start + rows] * scales_C[start : start + rows, None]
-        total_D += np.rint(product, out=product).astype(np.int64).sum(axis=0)
+        np.rint(product, out=product)
+        # integers that float64 holds are summed without an error, and faster than converted ones
+        total_D += product.sum(axis=0).astype(np.int64) if small else product.astype(np.int64).sum(axis=0)

@@ -6,6 +6,7 @@ bytes and one SHA-256 digest. The library's own writer sorts by dtype first and 
 change digests; that is why the few lines that fix the bytes stand here.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -66,10 +67,15 @@ def header(layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
 
     Raises UnsupportedArray for a dtype that cannot travel, and for the one name that the format keeps for itself.
     """
+    return _header(tuple(sorted(layout.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def _header(layout: tuple[tuple[str, tuple[str, tuple[int, ...]]], ...]) -> bytes:
+    # a task makes version after version of one layout
     entries: dict[str, Any] = {}
     offset = 0
-    for name in sorted(layout):
-        dtype, shape = layout[name]
+    for name, (dtype, shape) in layout:
         if dtype not in DTYPES:
             raise UnsupportedArray(f"array {name!r} of dtype {dtype}", f"use one of {', '.join(DTYPES)}")
         if name == "__metadata__":

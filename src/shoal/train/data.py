@@ -19,7 +19,7 @@ Columns: TypeAlias = Mapping[str, Array]
 class ClientData:
     """One client's examples; `assignment` and `seed` are those of the round it trains for.
 
-    `correction` is added to every gradient of trainable arrays; none when it is empty.
+    `correction` is added to every gradient of trainable arrays; none when it is empty. `rows` counts the examples.
 
     Raises NoRows without an example and DataError for arrays of unequal length.
     """
@@ -29,22 +29,21 @@ class ClientData:
     assignment: str = ""
     seed: int = 0
     correction: Tree = field(default_factory=dict[str, Array])
+    rows: int = field(init=False)
 
     def __post_init__(self) -> None:
-        _check(self.name, self.arrays)
-
-    @property
-    def rows(self) -> int:
-        """Number of examples."""
-        return len(next(iter(self.arrays.values())))
+        object.__setattr__(self, "rows", _check(self.name, self.arrays))
 
     def assigned(self, name: str, assignment: str, seed: int) -> "ClientData":
         """Return the same examples for another round, which need no second check."""
         other: ClientData = object.__new__(ClientData)
-        values = (name, self.arrays, assignment, seed, self.correction)
-        for slot, value in zip(ClientData.__slots__, values, strict=True):
-            object.__setattr__(other, slot, value)
+        values = (name, self.arrays, assignment, seed, self.correction, self.rows)
+        for put, value in zip(_SLOTS, values, strict=True):
+            put(other, value)
         return other
+
+
+_SLOTS = [getattr(ClientData, name).__set__ for name in ClientData.__slots__]
 
 
 def client_data(name: str, source: Any, assignment: str = "", seed: int = 0) -> ClientData:
@@ -92,7 +91,7 @@ def _gathered(name: str, parts: Iterable[Any], join: Any) -> dict[str, Array]:
     return {key: join([row[key] for row in rows]) for key in rows[0]}
 
 
-def _check(name: str, arrays: Columns) -> None:
+def _check(name: str, arrays: Columns) -> int:
     scalar = next((key for key, value in arrays.items() if value.ndim == 0), None)
     if scalar is not None:
         raise DataError(f"client {name!r}: array {scalar!r} is a single number", "give one entry for every example")
@@ -106,3 +105,4 @@ def _check(name: str, arrays: Columns) -> None:
                 f"client {name!r}: array {first!r} has {rows} rows, {key!r} has {length}",
                 "give every array one row for each example",
             )
+    return rows

@@ -61,6 +61,7 @@ class Packed:
         self.clients = [clients[i] for i in self.order]
         self.rows = rows[self.order]
         self.columns = sorted(self.clients[0].arrays)
+        _check_columns(self.clients, self.columns)
         self._size = batch_size
         self._device = device
         self._starts = np.concatenate([[0], np.cumsum(self.rows)])
@@ -104,19 +105,20 @@ class Packed:
         return table.view(len(self.clients), -1, *table.shape[1:])[:clients, start : start + size]
 
     def _joined(self, name: str) -> torch.Tensor:
-        parts = [_array(client, name, self.columns) for client in self.clients]
+        parts = [client.arrays[name] for client in self.clients]
         _check_alike(self.clients, name, parts)
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return torch.from_numpy(np.require(joined, requirements=["C", "W"])).to(self._device)
 
 
-def _array(client: ClientData, name: str, columns: Sequence[str]) -> Array:
-    if client.arrays.keys() != set(columns):
-        raise DataError(
-            f"client {client.name!r} has the arrays {sorted(client.arrays)}, others have {list(columns)}",
-            "give every client the same arrays",
-        )
-    return client.arrays[name]
+def _check_columns(clients: Sequence[ClientData], columns: Sequence[str]) -> None:
+    wanted = set(columns)
+    for client in clients:
+        if client.arrays.keys() != wanted:
+            raise DataError(
+                f"client {client.name!r} has the arrays {sorted(client.arrays)}, others have {list(columns)}",
+                "give every client the same arrays",
+            )
 
 
 def _check_alike(clients: Sequence[ClientData], name: str, parts: Sequence[Array]) -> None:

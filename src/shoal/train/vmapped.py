@@ -129,7 +129,7 @@ class VmappedCohort:
     ) -> torch.Tensor:
         one = self._tensor(array)
         every = one.expand(len(clients), *one.shape).clone(memory_format=torch.contiguous_format)
-        for row, client in enumerate(clients):
+        for row, client in enumerate(clients if personal else ()):
             own = personal.get(client.name, {})
             if name in own:
                 every[row] = self._tensor(own[name])
@@ -179,7 +179,8 @@ class VmappedCohort:
             if plan.clip_update is not None:
                 _clip([delta[name] for name in names_with(self.arrays, Role.TRAINABLE)], plan.clip_update)
         failures = {packed.clients[i].name: losses.failure(int(i)) for i in place[~finite]}
-        personal = {packed.clients[i].name: {name: after[name][i].copy() for name in staying} for i in good if staying}
+        stayed: Sequence[int] = good.tolist() if staying else []
+        personal = {packed.clients[i].name: {name: after[name][i].copy() for name in staying} for i in stayed}
         updates = Stacked(
             [packed.clients[i].assignment for i in good],
             delta,
