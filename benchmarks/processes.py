@@ -28,6 +28,11 @@ def family_cpu(root: int) -> float:
     return sum(cpu for pid, parent, cpu in processes() if root in (pid, parent))
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds so far of one process."""
+    return stat(Path(f"/proc/{pid}"))[2]
+
+
 def memory(pid: int, field: str) -> int:
     """Return VmRSS (resident now) or VmHWM (its peak) of a process in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -24,22 +24,30 @@ DONE = (LeaseState.ACCEPTED, LeaseState.RELEASED, LeaseState.REJECTED)
 
 def check_in(state: "TaskState", event: CheckedIn, now: float) -> list[Effect]:
     """Give a device its assignment, the same one again on a repeat, or say when to come back."""
-    closed = _closed(state, now)
-    if closed is not None:
-        return [Wait(event.device, *closed)]
+    wait = turned_away(state, event, now)
+    if wait is not None:
+        return [wait]
     held = state.roster.get(event.device)
     if held is not None and held.state is LeaseState.OFFERED:
         return [Assign(held.assignment, state.spec.plan.lease)]
+    return [_assign(state, event.device, held, now)]
+
+
+def turned_away(state: "TaskState", event: CheckedIn, now: float) -> Wait | None:
+    """Return when a device is to come back that would get no work now, None if it would."""
+    closed = _closed(state, now)
+    if closed is not None:
+        return Wait(event.device, *closed)
+    held = state.roster.get(event.device)
+    if held is not None and held.state is LeaseState.OFFERED:
+        return None
     unwanted = _unwanted(state, event, held, now)
-    return [_assign(state, event.device, held, now) if unwanted is None else Wait(event.device, *unwanted)]
+    return None if unwanted is None else Wait(event.device, *unwanted)
 
 
 def wants(state: "TaskState", event: CheckedIn, now: float) -> bool:
     """Whether a device that checks in now would get work."""
-    held = state.roster.get(event.device)
-    return _closed(state, now) is None and (
-        (held is not None and held.state is LeaseState.OFFERED) or _unwanted(state, event, held, now) is None
-    )
+    return turned_away(state, event, now) is None
 
 
 def free(state: "TaskState", now: float) -> int:

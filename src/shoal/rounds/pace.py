@@ -25,6 +25,11 @@ def mean_delay(active: int, rate: float) -> float:
     return min(LONGEST, active / rate) if rate > 0 else LONGEST
 
 
+def meets(active: int, places: int) -> bool:
+    """Whether a population is so small that all are to come when the next round opens."""
+    return active <= max(SMALL, ROUNDS * places)
+
+
 def spread(mean: float, draw: float) -> float:
     """Return a delay from [mean/2, 3 mean/2] for a draw from [0, 1)."""
     return mean * (0.5 + draw)
@@ -35,7 +40,7 @@ def retry_after(wait: float, places: int, seconds: float, active: int, draw: flo
 
     A round wants `places` devices within `seconds`; `active` devices may be asked; `draw` comes from [0, 1).
     """
-    if active <= max(SMALL, ROUNDS * places):
+    if meets(active, places):
         return wait
     mean = mean_delay(active, places / seconds)
     # who came before the round opens would come in vain

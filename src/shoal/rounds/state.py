@@ -25,7 +25,7 @@ from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec
 from shoal.core.types import ModelVersion
 from shoal.rounds import course, devices, people, promotion, schedule
-from shoal.rounds.effects import Effect
+from shoal.rounds.effects import Effect, Wait
 from shoal.rounds.events import (
     CanaryBegan,
     Cancelled,
@@ -167,6 +167,13 @@ class TaskState:
     def wants(self, event: CheckedIn, now: float) -> bool:
         """Whether a device that checks in would get work; nothing changes."""
         return devices.wants(self, event, now)
+
+    def turned_away(self, event: CheckedIn, now: float) -> Wait | None:
+        """Return what a device that checks in is told when it gets no work, None when it gets some.
+
+        Nothing changes; None as well when the clock was set back, of which `handle` has to know.
+        """
+        return None if self.opened is not None and now < self.opened else devices.turned_away(self, event, now)
 
     def free(self, now: float) -> int:
         """Return for how many more devices there is work."""

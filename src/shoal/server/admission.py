@@ -1,7 +1,7 @@
 """Letting a call in: who makes it, and whether the table of `roles` says that they may."""
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import Request
 
@@ -15,6 +15,10 @@ from shoal.wire.digests import CONTENT_DIGEST
 from shoal.wire.messages import PROTOCOL, SPOKEN
 from shoal.wire.signing import INPUT, SIGN, SIGNATURE, Signature, read
 
+# names of fields as they come from a socket
+SPEAKS, _INPUT, _SIGNATURE, _DIGEST = (name.lower().encode() for name in (SPOKEN, INPUT, SIGNATURE, CONTENT_DIGEST))
+OURS = str(PROTOCOL).encode()
+
 
 def admitted(request: Request, path: str) -> None:
     """Let only callers in to a route who speak this protocol (or do not say), and who may make this call.
@@ -22,26 +26,28 @@ def admitted(request: Request, path: str) -> None:
     Notes in the request who calls, and the digest that its body has to have. Raises WrongProtocol, Unauthorised,
     BadSignature, Forbidden.
     """
-    spoken = request.headers.get(SPOKEN, str(PROTOCOL))
-    if spoken != str(PROTOCOL):
-        raise wrong_protocol(int(spoken) if spoken.isdecimal() else 0)
-    call = f"{request.method} {path}"
+    # of fields that stand there twice the first one counts
+    fields: dict[bytes, bytes] = dict(reversed(request.scope["headers"]))
+    spoken = fields.get(SPEAKS, OURS)
+    if spoken != OURS:
+        raise wrong_protocol(int(spoken) if spoken.isdigit() and len(spoken) < 10 else 0)
+    call = f"{request.scope['method']} {path}"
     allowed = CALLS.get(call, NOBODY)
-    request.state.caller = None
-    request.state.signature = None
+    state = request.state
+    state.fields, state.caller, state.signature = fields, None, None
     if allowed is EVERYONE or (call in HERE and (request.app.state.metrics_public or _local(request))):
         return
     if allowed is NEWCOMER:
-        request.state.signature = _signature(request)
-    elif INPUT in request.headers:
-        request.state.signature = _signature(request)
-        request.state.caller = _device(request, request.state.signature)
+        state.signature = signature_in(fields)
+    elif _INPUT in fields:
+        state.signature = signature = signature_in(fields)
+        state.caller = _device(request, signature)
         _check(call, "device" in allowed, "a device")
     else:
-        if allowed is DEVICE and "authorization" not in request.headers:
+        if allowed is DEVICE and b"authorization" not in fields:
             raise BadSignature(f"a call of a device without a {INPUT} that can be read", SIGN)
-        request.state.caller = _person(request)
-        role = request.state.caller.purpose
+        state.caller = _person(request)
+        role = state.caller.purpose
         _check(call, role in allowed, f"a token for {role!r}", ", ".join(sorted(allowed & PEOPLE)))
 
 
@@ -57,9 +63,14 @@ def signed_call(request: Request) -> Call:
     return Call(scope["method"], scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1"))
 
 
-def _signature(request: Request) -> Signature:
-    headers = request.headers
-    return read(headers.get(INPUT), headers.get(SIGNATURE), headers.get(CONTENT_DIGEST))
+def signature_in(fields: Mapping[bytes, bytes]) -> Signature:
+    """Return what the fields of a signed call say. Raises BadSignature for any other form than ours."""
+    given, value, digest = fields.get(_INPUT), fields.get(_SIGNATURE), fields.get(_DIGEST)
+    return read(
+        None if given is None else given.decode("latin-1"),
+        None if value is None else value.decode("latin-1"),
+        None if digest is None else digest.decode("latin-1"),
+    )
 
 
 def _device(request: Request, signature: Signature) -> DeviceRecord:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from shoal.core.errors import BadRequest, BadSignature, Conflict, Forbidden, NotFound, Unauthorised, WrongProtocol
+from shoal.core.value import value
 from shoal.server.newcomers import Newcomer, Newcomers
 from shoal.server.nonces import Nonces
 from shoal.server.roles import PEOPLE
@@ -25,7 +26,7 @@ def hashed(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """What of a call is signed beside its body: the method, the path as on the wire, the query without its "?"."""
 
@@ -117,18 +118,22 @@ class Identities:
 
     # Devices
 
+    def named(self, key: str) -> DeviceRecord | None:
+        """Return the device that a key's id is said to be of, None if there is none."""
+        name = self.keys.get(key)
+        return None if name is None else self.devices[name]
+
     def device(self, signature: Signature, call: Call, now: float) -> DeviceRecord:
         """Return the device whose key signed a call. Raises Unauthorised, BadSignature."""
-        name = self.keys.get(signature.key)
-        if name is None:
+        device = self.named(signature.key)
+        if device is None:
             raise Unauthorised(
                 f"the device's key {signature.key} is not known here", "enrol again with an enrolment token"
             )
-        device = self.devices[name]
         signature.check(load_key(device.key_type, device.public_key), call.method, call.path, call.query)
         self.check(device, now)
         self.nonces.use(signature, now)
-        self.seen[name] = now
+        self.seen[device.name] = now
         return device
 
     async def enrol(

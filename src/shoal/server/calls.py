@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 
 from shoal.core.errors import BadRequest, TooLarge, TooSlow, UnknownEncoding
 from shoal.server.auth import wrong_protocol
@@ -14,6 +15,18 @@ from shoal.wire.messages import HELD, MAX_MESSAGE, PROTOCOL, Greeting, decode, e
 from shoal.wire.signing import Signature, check_body
 
 T = TypeVar("T")
+
+
+class Greeted(Protocol):
+    """A message that says which protocol it speaks."""
+
+    @property
+    def protocol(self) -> int:
+        """Its version."""
+        ...
+
+
+G = TypeVar("G", bound=Greeted)
 
 PATIENCE_SECONDS = 30.0
 """For how long a peer may keep the coordinator waiting for a body, in all, beside the time that its bytes earn."""
@@ -34,21 +47,34 @@ def announced(request: Request) -> int:
     return int(length) if length.isdecimal() and len(length) < 20 else 1
 
 
+class Answer(Response):
+    """A message as a response, with no more work than its two headers need."""
+
+    def __init__(self, body: bytes, held: float | None) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if held is not None:
+            self.raw_headers.append((HELD.lower().encode(), b"%.4f" % held))
+
+
 async def body(request: Request, most: int) -> AsyncIterator[bytes]:
     """Yield the body in pieces.
 
     Raises TooLarge before more than `most` bytes are taken, TooSlow when the peer stalls, UnknownEncoding for a
     compressed one, of which nothing is inflated; behind the last piece BadSignature for one that was not signed.
     """
-    if request.headers.get("content-encoding", "identity") != "identity":
+    fields: Mapping[bytes, bytes] = request.state.fields
+    if fields.get(b"content-encoding", b"identity") != b"identity":
         raise UnknownEncoding(
             f"a body with content-encoding {request.headers['content-encoding'][:40]!r}", "send it as it is"
         )
-    length = request.headers.get("content-length", "0")
+    length = fields.get(b"content-length", b"0")
     if not length.isdigit():
-        raise BadRequest(f"content-length {length[:40]!r}", "send a number of bytes")
+        raise BadRequest(f"content-length {request.headers['content-length'][:40]!r}", "send a number of bytes")
     if int(length) > most:
-        raise TooLarge(f"a body of {length} bytes", f"the cap here is {most}")
+        raise TooLarge(f"a body of {int(length)} bytes", f"the cap here is {most}")
     received, found = 0, hashlib.sha256()
     signature: Signature | None = request.state.signature
     async for piece in _in_time(request):
@@ -64,21 +90,24 @@ async def body(request: Request, most: int) -> AsyncIterator[bytes]:
 
 async def _in_time(request: Request) -> AsyncIterator[bytes]:
     # what the disk takes between two pieces is not the peer's fault: only the waiting counts
-    pieces, clock = request.stream(), asyncio.get_running_loop().time
+    clock = asyncio.get_running_loop().time
     left = PATIENCE_SECONDS
-    received = 0
-    while True:
+    received, more = 0, True
+    while more:
         began = clock()
         try:
             async with asyncio.timeout(left):
-                piece = await anext(pieces, None)
+                part = await request.receive()
         except TimeoutError:
             raise _too_slow(received) from None
-        if piece is None:
-            return
+        if part["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece: bytes = part.get("body", b"")
+        more = part.get("more_body", False)
         received += len(piece)
         left += len(piece) / SLOWEST_PEER - (clock() - began)
-        yield piece
+        if piece:
+            yield piece
 
 
 def _too_slow(received: int) -> TooSlow:
@@ -93,19 +122,25 @@ async def message(request: Request, kind: type[T]) -> T:
     return decode(b"".join([piece async for piece in body(request, MAX_MESSAGE)]), kind)
 
 
-async def greeting(request: Request, kind: type[T]) -> T:
-    """Read a message that says which protocol it speaks. Raises WrongProtocol before it reads anything else of it."""
+async def greeting(request: Request, kind: type[G]) -> G:
+    """Read a message that says which protocol it speaks. Raises WrongProtocol, whatever else is in it."""
     data = b"".join([piece async for piece in body(request, MAX_MESSAGE)])
-    spoken = decode(data, Greeting).protocol
+    try:
+        read = decode(data, kind)
+        spoken = read.protocol
+    except BadRequest:
+        # a message of another version may look different in everything else
+        spoken = decode(data, Greeting).protocol
+        if spoken == PROTOCOL:
+            raise
     if spoken != PROTOCOL:
         raise wrong_protocol(spoken)
-    return decode(data, kind)
+    return read
 
 
 def reply(content: object, held: float | None = None) -> Response:
     """Return a message as a response; `held` tells the caller how long the server waited on purpose."""
-    headers = {} if held is None else {HELD: f"{held:.4f}"}
-    return Response(encode(content), media_type="application/json", headers=headers)
+    return Answer(encode(content), held)
 
 
 def takes(kind: type[Any]) -> dict[str, Any]:

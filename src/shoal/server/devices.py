@@ -10,8 +10,8 @@ from shoal.core.receipt import Receipt
 from shoal.core.task import TaskSpec
 from shoal.rounds.answers import repeated
 from shoal.rounds.effects import Accept, Assign, Effect, Extend, Refuse, Wait
-from shoal.rounds.events import Late, Rejected, Released, Renewed, Reported
-from shoal.rounds.pace import Population, retry_after
+from shoal.rounds.events import CheckedIn, Late, Rejected, Released, Renewed, Reported
+from shoal.rounds.pace import Population, meets, retry_after
 from shoal.rounds.schedule import share
 from shoal.rounds.state import RETRY_AFTER, LeaseState
 from shoal.server.apart import Apart
@@ -29,6 +29,8 @@ from shoal.wire.messages import MAX_WAIT, CheckInReply, CheckInRequest, HeadsHer
 
 INLINE_BYTES = 64 << 10
 """Updates up to this size lie in the database, in the transaction of their event; larger ones are blobs."""
+
+NOBODY = Wait("", "no task here wants this device", RETRY_AFTER)
 
 
 class Devices:
@@ -56,9 +58,8 @@ class Devices:
         seconds = min(request.wait, MAX_WAIT)
         if seconds > 0:
             reply, held = await self._stand_by(device, request, seconds, still)
-        else:
-            reply, held = await self._offer(device, request), 0.0
-        return replace(reply, versions=self._served(device.name, request)), held
+            return replace(reply, versions=self._served(device.name, request)), held
+        return await self._offer(device, request), 0.0
 
     async def _stand_by(
         self, device: DeviceRecord, request: CheckInRequest, seconds: float, still: Callable[[], None]
@@ -77,51 +78,63 @@ class Devices:
                 waited += held
 
     def _served(self, device: str, request: CheckInRequest) -> tuple[HeadsHere, ...]:
-        named = ((task.state.spec.name, task) for task in self._tasks.values())
-        newest = {name: task for name, task in named if name in request.training}
-        return tuple(heads_for(task, device) for task in newest.values())
+        newest = self._tasks.newest
+        return tuple([heads_for(newest[name], device) for name in dict.fromkeys(request.training) if name in newest])
 
-    def _nothing(self, retry_after: float, reason: str) -> CheckInReply:
-        return CheckInReply(None, 0.0, retry_after, reason, self._clock())
+    def nothing(self, device: DeviceRecord, request: CheckInRequest) -> CheckInReply | None:
+        """Return the answer to a check-in that brings nothing and needs no waiting; None for any other."""
+        waits: list[Wait] = []
+        for task in self._fitting(device, request):
+            wait = task.turned_away(self._offered(device, request, task))
+            if wait is None:
+                return None
+            waits.append(self._paced(wait, task))
+        return self._come_back(device, request, waits)
+
+    def _offered(self, device: DeviceRecord, request: CheckInRequest, task: RunningTask) -> CheckedIn:
+        separation = task.state.spec.schedule.separation
+        return offered(device.name, request, self._apart.elsewhere(device.name, task.task, separation))
+
+    def _come_back(self, device: DeviceRecord, request: CheckInRequest, waits: list[Wait]) -> CheckInReply:
+        soonest = min(waits, key=lambda wait: wait.retry_after, default=NOBODY)
+        served = self._served(device.name, request)
+        return CheckInReply(None, 0.0, soonest.retry_after, soonest.reason, self._clock(), served)
 
     async def _offer(self, device: DeviceRecord, request: CheckInRequest) -> CheckInReply:
         waits: list[Wait] = []
         for task in self._fitting(device, request):
-            separation = task.state.spec.schedule.separation
-            elsewhere = self._apart.elsewhere(device.name, task.task, separation)
-            offer = offered(device.name, request, elsewhere)
-            for effect in await task.handle(offer):
+            for effect in await task.handle(self._offered(device, request, task)):
                 match effect:
                     case Assign(assignment, lease):
                         self._tasks.turns.served(device.name, task.task)
                         self._apart.worked(device.name, task.task, self._clock())
                         reached("after_assign")
-                        return CheckInReply(assignment, lease, 0.0, "", self._clock())
+                        served = self._served(device.name, request)
+                        return CheckInReply(assignment, lease, 0.0, "", self._clock(), served)
                     case Wait():
                         waits.append(self._paced(effect, task))
                     case _:
                         pass
-        if not waits:
-            return self._nothing(RETRY_AFTER, "no task here wants this device")
-        soonest = min(waits, key=lambda wait: wait.retry_after)
-        return self._nothing(soonest.retry_after, soonest.reason)
+        return self._come_back(device, request, waits)
 
     def _paced(self, wait: Wait, task: RunningTask) -> Wait:
-        now, plan = self._clock(), task.state.spec.plan
-        draw = share(wait.device, f"{now:.3f}")
+        active, places = self.population.active, task.state.record.places
+        if meets(active, places):
+            return wait
+        draw = share(wait.device, f"{self._clock():.3f}")
         # half of the deadline is left for the work
-        seconds = retry_after(
-            wait.retry_after, task.state.record.places, plan.deadline / 2, self.population.active, draw
-        )
-        return replace(wait, retry_after=seconds)
+        seconds = retry_after(wait.retry_after, places, task.state.spec.plan.deadline / 2, active, draw)
+        return Wait(wait.device, wait.reason, seconds)
 
     def _fitting(self, caller: DeviceRecord, request: CheckInRequest) -> list[RunningTask]:
-        device = caller.name
+        device, offer = caller.name, Offer(request, caller.scope)
         fitting = {
             name: task
-            for name, task in self._tasks.items()
-            if not task.state.phase.over and fits(task.state.spec, device, Offer(request, caller.scope))
+            for name, task in self._tasks.open.items()
+            if not task.state.phase.over and fits(task.state.spec, device, offer)
         }
+        if len(fitting) < 2:
+            return list(fitting.values())
         # a device that has work already gets it again, whichever task is served next
         held = [name for name, task in fitting.items() if _at_work(task, device)]
         return [

@@ -28,9 +28,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self.check_ins = Counter(
+        check_ins = Counter(
             "shoal_check_ins", "Check-ins by outcome: assigned, waiting", ["outcome"], registry=registry
         )
+        self.assigned, self.waiting = check_ins.labels("assigned"), check_ins.labels("waiting")
         self.assignments = Counter("shoal_assignments", "Places given to devices", ["task"], registry=registry)
         self.reports = Counter(
             "shoal_reports",

@@ -17,6 +17,8 @@ NEWCOMER: frozenset[Caller] = frozenset({"newcomer"})
 EVERYONE: frozenset[Caller] = frozenset({"everyone"})
 NOBODY: frozenset[Caller] = frozenset()
 
+CHECK_IN = "POST /v1/checkin"
+
 CALLS: MappingProxyType[str, frozenset[Caller]] = MappingProxyType(
     {
         "POST /v1/devices": NEWCOMER,
@@ -25,7 +27,7 @@ CALLS: MappingProxyType[str, frozenset[Caller]] = MappingProxyType(
         "POST /v1/devices/{name}/approve": FLEET,
         "POST /v1/devices/{name}/refuse": FLEET,
         "POST /v1/devices/{name}/revoke": FLEET,
-        "POST /v1/checkin": DEVICE,
+        CHECK_IN: DEVICE,
         "POST /v1/assignments/{assignment}/renew": DEVICE,
         "POST /v1/assignments/{assignment}/release": DEVICE,
         "POST /v1/assignments/{assignment}/report": DEVICE,

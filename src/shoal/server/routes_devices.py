@@ -35,7 +35,7 @@ async def check_in(request: Request) -> Response:
     asked = await greeting(request, CheckInRequest)
     here = coordinator(request)
     answer, held = await here.devices.check_in(device, asked, still(request))
-    here.metrics.check_ins.labels("waiting" if answer.assignment is None else "assigned").inc()
+    (here.metrics.waiting if answer.assignment is None else here.metrics.assigned).inc()
     return reply(answer, held)
 
 

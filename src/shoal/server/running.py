@@ -8,8 +8,8 @@ from concurrent.futures import Future
 import structlog
 
 from shoal.core.errors import ShoalError, StorageFull, StoreError, Superseded, Unavailable
-from shoal.rounds.effects import Discard, Effect, Fold
-from shoal.rounds.events import Committed, Event, Failed, Published, Recorded, Ticked
+from shoal.rounds.effects import Discard, Effect, Fold, Wait
+from shoal.rounds.events import CheckedIn, Committed, Event, Failed, Published, Recorded, Ticked
 from shoal.rounds.replay import replay
 from shoal.rounds.state import TaskState
 from shoal.server.fold import fold
@@ -91,6 +91,13 @@ class RunningTask:
             await asyncio.wrap_future(self._tail)
         self._journal.happened(round_, event, effects, changed)
         return effects
+
+    def turned_away(self, event: CheckedIn) -> Wait | None:
+        """Return when a device is to come back that gets no work now; None where `handle` has to be asked."""
+        now = self._clock()
+        if self._broken or (self._tail is not None and not self._tail.done()):
+            return None
+        return self.state.turned_away(event, now)
 
     @property
     def position(self) -> int:

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -13,8 +14,9 @@ from fastapi import FastAPI
 
 from shoal.core.errors import ConfigurationError
 from shoal.server.app import build_app
+from shoal.server.at_once import AtOnce
+from shoal.server.come_back import come_back
 from shoal.server.coordinator import Coordinator
-from shoal.server.heads import HeadsInTime
 from shoal.server.home import BLOBS, DATABASE, KEY, UPLOADS, VARIANTS, sharing
 from shoal.server.key import load_key
 from shoal.server.limits import Limits
@@ -133,9 +135,10 @@ def _run(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # what a proxy says about the caller is believed nowhere
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
-        http=HeadsInTime,
+        http=partial(AtOnce, answer=partial(come_back, coordinator)),  # type: ignore[arg-type]  # it is called
         ws="none",
         ssl_certfile=lock.cert,
         ssl_keyfile=lock.key,

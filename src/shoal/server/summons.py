@@ -7,13 +7,14 @@ from typing import TypeAlias
 
 from shoal.core.schedule import DAY
 from shoal.core.task import TaskSpec
+from shoal.core.value import value
 from shoal.rounds.events import CheckedIn
 from shoal.rounds.state import TaskState
 from shoal.server.bell import Bell
 from shoal.wire.messages import CheckInRequest
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Offer:
     """What a device offers, and the names of the tasks that it is confined to, () for none."""
 

@@ -40,6 +40,8 @@ class Tasks(Mapping[str, RunningTask]):
         self._clock = clock
         self._metrics = metrics
         self._running: dict[str, RunningTask] = {}
+        self._newest: dict[str, RunningTask] = {}
+        self._open: dict[str, RunningTask] = {}
         self._summons: dict[str, Summons] = {}
         self.turns = Turns()
         self.tallies = Tallies()
@@ -57,18 +59,35 @@ class Tasks(Mapping[str, RunningTask]):
     def load(self) -> None:
         """Read every task from the store, and go on with what was interrupted."""
         for stream in self._storage.store.streams():
-            task = self._open(stream)
+            task = self._made(stream)
             task.load()
             self.tallies.know(task.state.owners)
-            self._running[stream] = task
+            self._keep(task)
 
-    def _open(self, stream: str) -> RunningTask:
+    @property
+    def newest(self) -> Mapping[str, RunningTask]:
+        """The newest task of each name."""
+        return self._newest
+
+    @property
+    def open(self) -> Mapping[str, RunningTask]:
+        """The tasks by id that are not over, as far as is known: what is over may be among them for a moment."""
+        return self._open
+
+    def _keep(self, task: RunningTask) -> None:
+        self._running[task.task] = self._newest[task.state.spec.name] = task
+
+    def _made(self, stream: str) -> RunningTask:
         journal = Journal(self._metrics, self.tallies, stream, stream.rpartition("-")[0])
         self._summons[stream] = Summons(self._bell, self._clock)
         return RunningTask(stream, self._storage, self._clock, self.look, self.forget, journal)
 
     def look(self, task: RunningTask) -> None:
         """Tell those who follow that a task may have changed, and call the devices that it has places for."""
+        if task.state.phase.over:
+            self._open.pop(task.task, None)
+        else:
+            self._open[task.task] = task
         self._bell.ring()
         self.call(task)
 
@@ -81,11 +100,10 @@ class Tasks(Mapping[str, RunningTask]):
         """Return a task by its id, or the newest of a name. Raises NotFound."""
         if name in self._running:
             return self._running[name]
-        named = [task for task in self._running.values() if task.state.spec.name == name]
-        if not named:
+        if name not in self._newest:
             known = ", ".join(self._running) or "none"
             raise NotFound(f"no task {name!r}", f"tasks here: {known}{registry.nearest(name, self._running)}")
-        return named[-1]
+        return self._newest[name]
 
     async def publish(self, spec: TaskSpec) -> TaskStatus:
         """Begin a task; a repeat of the one that runs under its name is the same publish, whose reply was lost.
@@ -112,9 +130,9 @@ class Tasks(Mapping[str, RunningTask]):
             raise Conflict(
                 f"task {same[-1].task!r} still runs under the name {spec.name!r}", "cancel it or choose another name"
             )
-        running = self._open(f"{spec.name}-{len(same) + 1}")
+        running = self._made(f"{spec.name}-{len(same) + 1}")
         await running.begin(Published(running.task, spec))
-        self._running[running.task] = running
+        self._keep(running)
         self.turns.forget(name for name, task in self._running.items() if task.state.phase.over)
         self.look(running)
         return self.status(running)

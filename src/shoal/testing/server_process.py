@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,18 +21,22 @@ SERVE_SECONDS = 60.0
 
 STOP_SECONDS = 30.0
 
+SERVER = ("-m", "shoal")
+
 
 class ServerProcess:
     """A coordinator of its own on the loopback; `log` takes what it says, of all its lives.
 
-    The tokens are those that its first life announced. `options` are further ones of `shoal server`.
+    The tokens are those that its first life announced. `options` are further ones of `shoal server`; `program` is what
+    Python runs instead of `shoal`.
     """
 
-    def __init__(self, home: Path, log: Path, *options: str) -> None:
+    def __init__(self, home: Path, log: Path, *options: str, program: Sequence[str] = SERVER) -> None:
         self.home = home
         self.admin_token = ""
         self.enrolment_token = ""
         self._port = _free_port()
+        self._program = program
         self._log = log
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +70,7 @@ class ServerProcess:
         """
         self.kill()
         started = time.monotonic()
-        command = [sys.executable, "-m", "shoal", "server", "--home", str(self.home), "--port", str(self._port)]
+        command = [sys.executable, *self._program, "server", "--home", str(self.home), "--port", str(self._port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  (our own program)
                 [*command, *self._options, "--json"],

@@ -12,6 +12,7 @@ from shoal.core.receipt import Receipt
 from shoal.core.serving import Canary
 from shoal.core.task import Kind
 from shoal.core.types import Assignment, Costs, ModelVersion
+from shoal.core.value import value
 from shoal.rounds.heads import Note, Step
 
 PROTOCOL = 1
@@ -57,7 +58,7 @@ class EnrolReply:
     scope: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CheckInRequest:
     """A device offers to work: the names of the tasks it has code for, and what beside updates it releases."""
 
@@ -70,7 +71,7 @@ class CheckInRequest:
     evaluation: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeadsHere:
     """The version of a task that a device serves, and the one that rounds train from: numbers and digests."""
 
@@ -81,7 +82,7 @@ class HeadsHere:
     trains_digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CheckInReply:
     """An assignment with its lease in seconds, or none and when to ask again."""
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from shoal.core.errors import BadRequest, BadSignature
+from shoal.core.value import value
 from shoal.wire.digests import CONTENT_DIGEST, digest_field
 
 KeyType: TypeAlias = Literal["ed25519", "p-256"]
@@ -129,7 +130,7 @@ EMPTY_DIGEST = digest_field(hashlib.sha256().digest())
 """The Content-Digest of no body, which is signed as any other."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Signature:
     """What the headers of a signed call say; nothing of it is true before `check`."""
 
