@@ -75,7 +75,10 @@ def coordinator(program: Sequence[str] = SERVER) -> Iterator[ServerProcess]:
     """Start a real `shoal server` with an empty home, and end it afterwards."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(FILES, hard)), hard))
-    with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder), Path(folder) / "log", program=program) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ServerProcess(Path(folder), Path(folder) / "log", program=program) as server,
+    ):
         if server.start() is None:
             raise SystemExit((Path(folder) / "log").read_text())
         yield server
