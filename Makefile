@@ -1,6 +1,7 @@
 # make demo    train the Boston Housing model over two owners
 # make check   the quick loop: unit tests, lint, types, layers
 # make test    everything that CI runs
+# make postgres PostgreSQL when root lacks it, for the tests of the store in it
 # make browser the device in TypeScript, the early page's parts, and Chromium when root lacks it
 # make bench   the numbers of the README
 # make chaos   kill the coordinator a hundred times and audit what is left
@@ -8,7 +9,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help demo check test browser debian-browser lint bench chaos clean
+.PHONY: help demo check test browser debian-browser postgres lint bench chaos clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -31,14 +32,14 @@ check: .venv/developed
 
 # A file's tests stay in one process, which keeps what they share; two processes are what a machine with two cores bears.
 # Remote tensors and forked workers have a process each: once that device is there, autograd bears no fork.
-test: .venv/developed lint browser
+test: .venv/developed lint browser postgres
 	$(BIN)/pytest tests/simulation/test_workers.py
 	$(BIN)/pytest tests/remote
 	$(BIN)/pytest tests/chaos/test_store_fails.py
 	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/remote --ignore=tests/simulation/test_workers.py \
 	  --ignore=tests/chaos/test_store_fails.py
 
-# Root gets what is missing from Debian. Otherwise the browser tests are skipped with a reason, and fail in CI.
+# Root gets what is missing from Debian. Otherwise the tests that need it are skipped with a reason, and fail in CI.
 DEBIAN := DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install
 
 browser: debian-browser web/early/page/runtime/ort.wasm.min.mjs web/device/dist/index.js
@@ -46,6 +47,10 @@ browser: debian-browser web/early/page/runtime/ort.wasm.min.mjs web/device/dist/
 debian-browser:
 	@[ "$$(id -u)" -ne 0 ] || { command -v chromium && command -v npm; } >/dev/null || \
 	  { apt-get -q update && $(DEBIAN) chromium && { command -v npm >/dev/null || $(DEBIAN) nodejs npm; }; }
+
+postgres:
+	@[ "$$(id -u)" -ne 0 ] || command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	  { apt-get -q update && $(DEBIAN) postgresql; }
 
 web/early/page/runtime/ort.wasm.min.mjs: web/early/package-lock.json | debian-browser
 	@if command -v npm >/dev/null; then \

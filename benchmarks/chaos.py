@@ -7,6 +7,7 @@ homes and the coordinator's log stay in a folder.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from shoal.testing.chaos import run
+from shoal.testing.postgres import PostgresProcess
 
 
 @contextmanager
@@ -32,11 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill the coordinator while devices train, and audit what is left.")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--mode", choices=("points", "random", "both"), default="both")
+    parser.add_argument("--mode", choices=("points", "random", "both", "takeovers"), default="both")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder that stays")
+    parser.add_argument("--postgres", action="store_true", help="keep the store in a PostgreSQL server of its own")
     options = parser.parse_args()
-    with folder(options.keep) as here:
-        outcome = run(here, kills=options.kills, seed=options.seed, mode=options.mode)
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(folder(options.keep))
+        database = stack.enter_context(PostgresProcess()).database() if options.postgres else ""
+        outcome = run(here, kills=options.kills, seed=options.seed, mode=options.mode, database=database)
     print(json.dumps(asdict(outcome)))
     sys.exit(0 if outcome.sound else 1)
 

@@ -4,8 +4,13 @@ The million objects that importing torch makes stay for the whole run: no collec
 """
 
 import gc
+import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from shoal.testing.postgres import PostgresProcess, programs
 
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
@@ -17,3 +22,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    """Run a PostgreSQL server, from the first test that asks for it to the last test of this process."""
+    if programs() is None and os.environ.get("CI") != "true":
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with PostgresProcess() as server:
+        yield server

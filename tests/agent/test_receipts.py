@@ -22,10 +22,11 @@ from shoal.agent.home import AgentHome, pinned_key
 from shoal.agent.home import receipts as receipts_in
 from shoal.agent.work import Result, trained
 from shoal.cli.main import app
-from shoal.core.errors import CorruptStore, WrongReceipt
+from shoal.core.errors import WrongReceipt
 from shoal.core.receipt import Receipt
 from shoal.core.types import Assignment, Update
-from shoal.server.key import load_key
+from shoal.server.key import ReceiptKey
+from shoal.store.memory import MemoryStore
 from shoal.wire import receipts
 from shoal.wire.messages import KeyReply
 from tests.server.conftest import Served, delta, report_body, served, spec
@@ -153,11 +154,6 @@ def test_nothing_of_a_signed_receipt_may_change(text: str, at: float, part: str)
         receipts.check(public, changed)
 
 
-def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path):
-    path = tmp_path / "receipts.key"
-    assert load_key(path).public == load_key(path).public
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [path]
-    path.write_bytes(b"short")
-    with pytest.raises(CorruptStore, match="has 5 bytes, a key has 32"):
-        load_key(path)
+def test_the_key_is_that_of_the_store():
+    store = MemoryStore()
+    assert ReceiptKey.load(store).public == ReceiptKey.load(store).public != ReceiptKey.load(MemoryStore()).public

@@ -1,4 +1,7 @@
-"""Two coordinators at once on one home: the later one leads, the other says so and serves nothing stale."""
+"""Two coordinators at once on one database: the later one leads, the other says so and serves nothing stale.
+
+On PostgreSQL `shoal server` lets no second one in; here two are let in, as after a connection that broke unnoticed.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +15,14 @@ from shoal.server.coordinator import Coordinator
 from shoal.store.blobs import FolderBlobs
 from shoal.store.sql import SqlStore
 from shoal.testing.clock import ManualClock
+from shoal.testing.postgres import PostgresProcess
 from shoal.testing.transport import InMemoryTransport
 from tests.server.conftest import Served, Signing, delta, report_body, spec
 
 
-def serve(home: Path, older: Served | None = None) -> Iterator[Served]:
+def serve(home: Path, database: str | Path, older: Served | None = None) -> Iterator[Served]:
     clock = older.clock if older else ManualClock()
-    coordinator = Coordinator(SqlStore(home / "shoal.db"), FolderBlobs(home / "blobs"), clock)
+    coordinator = Coordinator(SqlStore(database), FolderBlobs(home / "blobs"), clock)
     admin = older.admin if older else coordinator.identities.issue("admin", clock())
     enrolment = older.enrolment if older else coordinator.identities.issue("enrolment", clock())
     known = older.devices if older else set()
@@ -29,17 +33,25 @@ def serve(home: Path, older: Served | None = None) -> Iterator[Served]:
         yield Served(client, coordinator, clock, admin, enrolment, known)
 
 
-@pytest.fixture
-def older(tmp_path: Path) -> Iterator[Served]:
-    yield from serve(tmp_path)
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.processes)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    if request.param == "sqlite":
+        return tmp_path / "shoal.db"
+    server: PostgresProcess = request.getfixturevalue("postgres")
+    return server.database()
 
 
 @pytest.fixture
-def newer(older: Served, tmp_path: Path) -> Iterator[Served]:
+def older(tmp_path: Path, database: str | Path) -> Iterator[Served]:
+    yield from serve(tmp_path, database)
+
+
+@pytest.fixture
+def newer(older: Served, tmp_path: Path, database: str | Path) -> Iterator[Served]:
     older.publish(spec(rounds=2, goal=2))
     older.check_in("bob")
     older.device("alice")
-    yield from serve(tmp_path, older)
+    yield from serve(tmp_path, database, older)
 
 
 def assigned(served: Served, name: str) -> str:
@@ -89,3 +101,7 @@ def test_bytes_that_the_newer_one_counts_are_not_removed_by_the_older_one(
     receipt = newer.report("bob", bob, body).json()
     assert older.report("bob", bob, body).status_code == 503
     assert newer.coordinator.storage.blobs.namespace(receipt["digest"]) == "updates"
+
+
+def test_both_sign_receipts_with_one_key(older: Served, newer: Served):
+    assert older.coordinator.key.public == newer.coordinator.key.public

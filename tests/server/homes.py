@@ -8,7 +8,6 @@ import httpx
 
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
-from shoal.server.key import load_key
 from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
 from shoal.server.space import measure
@@ -22,8 +21,7 @@ from tests.server.conftest import Served, Signing, delta, report_body
 def open_home(home: Path, clock: ManualClock, limits: Limits) -> Coordinator:
     metrics = Metrics()
     store, blobs = SqlStore(home / "shoal.db", metrics.appended), FolderBlobs(home / "blobs")
-    key = load_key(home / "receipts.key")
-    return Coordinator(store, blobs, clock, limits, lambda: measure(home), metrics, key=key)
+    return Coordinator(store, blobs, clock, limits, lambda: measure(home), metrics)
 
 
 NO_LIMITS = Limits()

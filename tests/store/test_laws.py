@@ -18,7 +18,7 @@ def test_memory_store():
 def test_sql_store(make_store):
     def reopen(store):
         store.close()
-        return SqlStore(store.path)
+        return SqlStore(store.database.path)
 
     store_laws(make_store, reopen)
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import StatementError
 
 from shoal.core.errors import ConfigurationError, CorruptStore, NewerDatabase, StorageFull, StoreError, StreamConflict
 from shoal.rounds.events import CheckedIn, Recorded, Reported, Ticked
-from shoal.store import sql
+from shoal.store import database, sql
 from shoal.store.sql import SqlStore
 from shoal.store.store import Entry
 from shoal.store.tables import REVISION, accepted
@@ -61,7 +61,7 @@ def blocked(store):
 
 def test_only_the_owner_may_read_the_file_and_its_log(store):
     store.lead("a")
-    files = list(store.path.parent.iterdir())
+    files = list(store.database.path.parent.iterdir())
     assert {path.name for path in files} >= {"shoal.db", "shoal.db-wal"}
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
@@ -76,8 +76,8 @@ def test_every_connection_is_durable(store):
 
 def test_projections_are_written_with_their_events(store):
     store.append("t", records(*EVENTS), expect=0, epoch=0)
-    assert rows(store.path, "SELECT * FROM accepted") == [("t", "a1", "zoe", "1" * 64, 5 << 16, 4.0)]
-    assert rows(store.path, "SELECT * FROM versions") == [("t", 1, 1, "2" * 64, "3" * 64)]
+    assert rows(store.database.path, "SELECT * FROM accepted") == [("t", "a1", "zoe", "1" * 64, 5 << 16, 4.0)]
+    assert rows(store.database.path, "SELECT * FROM versions") == [("t", 1, 1, "2" * 64, "3" * 64)]
 
 
 def test_a_sqlite_url_is_a_path(tmp_path):
@@ -85,7 +85,7 @@ def test_a_sqlite_url_is_a_path(tmp_path):
     SqlStore(tmp_path / "a.db").close()
 
 
-@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "sqlite://", "sqlite:///:memory:", "sqlite:/x://"])
+@pytest.mark.parametrize("url", ["mysql://me:secret@host/db", "sqlite://", "sqlite:///:memory:", "sqlite:/x://"])
 def test_other_urls_are_refused_without_their_password(url):
     with pytest.raises(ConfigurationError) as refusal:
         SqlStore(url)
@@ -95,9 +95,9 @@ def test_other_urls_are_refused_without_their_password(url):
 def test_a_newer_database_is_left_alone(make_store):
     store = make_store()
     store.close()
-    execute(store.path, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(NewerDatabase, match=f"{store.path} has schema revision 9999.* {REVISION}"):
-        SqlStore(store.path)
+    execute(store.database.path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(NewerDatabase, match=f"{store.database.path} has schema revision 9999.* {REVISION}"):
+        SqlStore(store.database.path)
 
 
 def test_a_database_of_something_else_is_left_alone(tmp_path):
@@ -125,14 +125,14 @@ def test_a_damaged_database_is_not_opened(make_store):
     store = make_store()
     store.append("a", records(*EVENTS), expect=0, epoch=0)
     store.close()
-    damage(store.path)
-    with pytest.raises(CorruptStore, match=str(store.path)):
-        SqlStore(store.path)
+    damage(store.database.path)
+    with pytest.raises(CorruptStore, match=str(store.database.path)):
+        SqlStore(store.database.path)
 
 
 def test_damage_found_while_reading_is_said(store):
     store.append("a", records(*EVENTS), expect=0, epoch=0)
-    execute(store.path, "UPDATE events SET data = x'00' WHERE position = 3")
+    execute(store.database.path, "UPDATE events SET data = x'00' WHERE position = 3")
     with pytest.raises(CorruptStore, match="no event"):
         list(store.events("a"))
 
@@ -147,7 +147,7 @@ def test_a_full_disk_is_said_and_what_was_there_stays(make_store):
     store = make_store()
     store.append("a", records(Ticked()), expect=0, epoch=0)
     limit_pages(store, 60)
-    with pytest.raises(StorageFull, match=f"no space is left for {store.path}"):
+    with pytest.raises(StorageFull, match=f"no space is left for {store.database.path}"):
         store.submit(Entry("a", records(Ticked()), 1, 0, {"0" * 64: bytes(1 << 20)})).result(30)
     assert len(list(store.events("a"))) == 1
     assert store.inline("0" * 64) is None
@@ -156,9 +156,9 @@ def test_a_full_disk_is_said_and_what_was_there_stays(make_store):
 
 
 def test_a_database_locked_by_another_process_is_said(make_store, monkeypatch):
-    monkeypatch.setattr(sql, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     store = make_store()
-    other = sqlite3.connect(store.path)
+    other = sqlite3.connect(store.database.path)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="locked"):
         store.lead("a")
@@ -170,7 +170,7 @@ def test_a_database_locked_by_another_process_is_said(make_store, monkeypatch):
 
 def test_two_processes_on_one_file_fence_each_other(store):
     epoch = store.lead("a")
-    other = SqlStore(store.path)
+    other = SqlStore(store.database.path)
     later = other.lead("a")
     with pytest.raises(StreamConflict, match=f"epoch {later}, not {epoch}"):
         store.append("a", records(Ticked()), expect=0, epoch=epoch)

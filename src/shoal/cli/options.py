@@ -18,6 +18,18 @@ Ca = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 StopWithStdin = Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="SHOAL_DATABASE",
+        metavar="URL",
+        help="A PostgreSQL database, postgresql://USER@HOST/NAME, not SQLite in the home. Give a password only by the "
+        "environment variable, or in a PGPASSFILE.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
 Home = Annotated[Path, typer.Option("--home", envvar="SHOAL_HOME", help="Folder that keeps everything.")]
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
@@ -58,6 +70,16 @@ def both(url: str | None, token: str | None) -> tuple[str, str]:
 def example(*lines: str) -> str:
     """Return the end of a command's help: what to type."""
     return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
+def no_password(invoked: typer.Context, url: str | None) -> None:
+    """Refuse a password on the command line, which every user of the machine can read."""
+    source = invoked.get_parameter_source("database")
+    if url is not None and source is not None and source.name == "COMMANDLINE" and re.search(r"//[^/@]*:[^/@]*@", url):
+        raise typer.BadParameter(
+            "a password on the command line can be read by others on this machine: put the URL into SHOAL_DATABASE",
+            param_hint="--database",
+        )
 
 
 def no_options(invoked: typer.Context) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from shoal.cli.ending import end_on_sigterm, reported
-from shoal.cli.options import Home, Json, StopWithStdin, example, no_options, size
+from shoal.cli.options import Database, Home, Json, StopWithStdin, example, no_options, no_password, size
 from shoal.cli.output import print_json
 from shoal.cli.server_home import backup, migrate, restore
 from shoal.cli.stdin import stop_when_closed
@@ -54,6 +54,9 @@ CertKey = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The
 Insecure = Annotated[
     bool, typer.Option("--insecure-http", help="Listen beyond this machine without TLS, as behind a proxy that has it.")
 ]
+Standby = Annotated[
+    bool, typer.Option("--standby", help="Wait while another coordinator leads the database, then go on for it.")
+]
 MetricsPublic = Annotated[bool, typer.Option("--metrics-public", help="Let everybody read /metrics without a token.")]
 
 server = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -80,6 +83,8 @@ def serve_(
     cert: Cert = None,
     key: CertKey = None,
     insecure_http: Insecure = False,
+    database: Database = None,
+    standby: Standby = False,
     as_json: Json = False,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
@@ -90,6 +95,7 @@ def serve_(
     if invoked.invoked_subcommand is not None:
         no_options(invoked)
         return
+    no_password(invoked, database)
     with uncollected():
         from shoal.cli.logs import log_to_stderr
         from shoal.server.limits import Limits
@@ -115,6 +121,8 @@ def serve_(
         metrics_public=metrics_public,
         approval=approval,
         lock=Lock(cert, key, insecure_http),
+        where=database,
+        standby=standby,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from shoal.cli.ending import reported
-from shoal.cli.options import Home, Json
+from shoal.cli.options import Database, Home, Json, no_password
 from shoal.cli.output import print_json
 
 HOME = Path("~/.shoal/server")
@@ -50,11 +50,12 @@ def restore(
 
 
 @reported
-def migrate(home: Home = HOME, as_json: Json = False) -> None:
+def migrate(invoked: typer.Context, home: Home = HOME, database: Database = None, as_json: Json = False) -> None:
     """Bring the home of an earlier Shoal up to date; its coordinator must be stopped."""
+    no_password(invoked, database)
     from shoal.server.backup import migrate
 
-    before, after = migrate(home.expanduser())
+    before, after = migrate(home.expanduser(), database)
     if as_json:
         print_json({"home": str(home), "before": before, "after": after})
     elif before == after:

@@ -51,7 +51,7 @@ class Identities:
     @classmethod
     def load(cls, store: Store, now: float, *, approval: bool) -> "Identities":
         """Read what the store knows. Signatures from before `now` are refused; `approval` lets devices ask to join."""
-        known = cls(store, Nonces(now), Newcomers(approval))
+        known = cls(store, Nonces(now), Newcomers(approval, store.refused()))
         for device in store.devices():
             known._keep(device)
         known.noted = dict(store.seen())
@@ -158,7 +158,7 @@ class Identities:
         token = self._invitation(authorization, now)
         kept = await asyncio.to_thread(self.store.enrol, replace(device, scope=token.scope), token.hash)
         self._keep(kept)
-        self.newcomers.let_in(kept.name)
+        self.newcomers.let_in(kept)
         return kept
 
     def _invitation(self, authorization: str | None, now: float) -> TokenRecord:
@@ -176,8 +176,14 @@ class Identities:
             raise Conflict(f"the device that waits as {name!r} has the key {device.id}", "refuse that one first")
         kept = await asyncio.to_thread(self.store.enrol, replace(device, enrolled=now, scope=scope), None)
         self._keep(kept)
-        self.newcomers.let_in(name)
+        self.newcomers.let_in(kept)
         return kept
+
+    async def refuse(self, name: str, now: float) -> None:
+        """Turn a device away that waits, for good unless a person approves it. Raises NotFound."""
+        device = replace(self.newcomers.find(name), enrolled=now)
+        await asyncio.to_thread(self.store.refuse, device)
+        self.newcomers.turn_away(device)
 
     async def revoke(self, name: str, now: float) -> DeviceRecord:
         """Let a device in no more, from now on; its name stays its own. Raises NotFound."""

@@ -25,13 +25,14 @@ from shoal.core.errors import ConfigurationError, CorruptStore
 from shoal.core.types import ModelVersion
 from shoal.rounds.replay import replay
 from shoal.rounds.state import TaskState
-from shoal.server.home import BLOBS, DATABASE, KEY, alone
+from shoal.server.home import BLOBS, DATABASE, alone
+from shoal.server.leading import leading
 from shoal.server.retention import updates, used
 from shoal.store import rows, schema
 from shoal.store.blobs import DIGEST
 from shoal.store.durable import sync_folder, write_durably
 from shoal.store.events import decode
-from shoal.store.sql import transaction
+from shoal.store.sql import database, transaction
 from shoal.store.store import Namespace
 
 MANIFEST = "backup.json"
@@ -56,10 +57,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup holds. `removed` are blobs of old versions that the home no longer had; times are since 1970.
-
-    `key` is the SHA-256 of the file with the key that signs receipts, "" in a backup that has none.
-    """
+    """What a backup holds. `removed` are blobs of old versions that the home no longer had; times are since 1970."""
 
     format: int
     shoal: str
@@ -70,7 +68,6 @@ class Manifest:
     database_size: int
     blobs: tuple[Blob, ...]
     removed: tuple[str, ...]
-    key: str = ""
 
     @property
     def size(self) -> int:
@@ -92,7 +89,10 @@ def back_up(home: Path, to: Path, *, copy: bool = False, now: float | None = Non
     Raises ConfigurationError when there is no home or `to` exists, CorruptStore when the home lacks what it needs.
     """
     if not (home / DATABASE).is_file():
-        raise ConfigurationError(f"{home} is not the home of a coordinator", "give the folder that it keeps")
+        raise ConfigurationError(
+            f"{home} is not the home of a coordinator, or its database is elsewhere",
+            "give the folder that it keeps; PostgreSQL is backed up by its own means",
+        )
     if to.exists():
         raise ConfigurationError(f"{to} exists already", "name a folder that does not")
     partial = to.with_name(to.name + ".partial")
@@ -112,7 +112,6 @@ def back_up(home: Path, to: Path, *, copy: bool = False, now: float | None = Non
         database_size=database.stat().st_size,
         blobs=blobs,
         removed=tuple(sorted(references.old - there)),
-        key=_bring_key(home, partial),
     )
     write_durably(partial / MANIFEST, [msgspec.json.format(msgspec.json.encode(manifest), indent=1)], 0o600)
     partial.rename(to)
@@ -132,31 +131,24 @@ def restore(backup: Path, home: Path) -> Manifest:
         for blob in manifest.blobs:
             part = Path(blob.namespace, blob.digest[:2], blob.digest)
             _copy_verified(backup / BLOBS / part, home / BLOBS / part, blob.digest)
-        if manifest.key:
-            _copy_verified(backup / KEY, home / KEY, manifest.key)
         # the database last: without it nothing here is taken for a home
         _copy_verified(backup / DATABASE, home / DATABASE, manifest.database)
     return manifest
 
 
-def migrate(home: Path) -> tuple[str, str]:
-    """Bring a home's database to the revision of this Shoal; return the revision it was at and the one it is at.
+def migrate(home: Path, where: str | None = None) -> tuple[str, str]:
+    """Bring a coordinator's database to the revision of this Shoal; return the one it was at and the one it is at.
 
-    Raises ConfigurationError when there is no home or a coordinator runs on it, CorruptStore.
+    It lies in the home, or is the PostgreSQL database at the URL `where`. Raises ConfigurationError when there is no
+    home or a coordinator runs on it, CorruptStore.
     """
     from shoal.store.migrations import migrate as upgrade
 
-    if not (home / DATABASE).is_file():
+    if where is None and not (home / DATABASE).is_file():
         raise ConfigurationError(f"{home} is not the home of a coordinator", "give the folder that it keeps")
-    with alone(home), transaction(home / DATABASE) as connection:
+    place = database(home / DATABASE if where is None else where)
+    with alone(home), leading(place), transaction(place) as connection:
         return upgrade(connection)
-
-
-def _bring_key(home: Path, to: Path) -> str:
-    if not (home / KEY).exists():
-        return ""
-    write_durably(to / KEY, [(home / KEY).read_bytes()], 0o600)
-    return _digest(to / KEY)
 
 
 def _copy_consistently(home: Path, to: Path, copy: bool) -> _References:

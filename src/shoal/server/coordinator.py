@@ -48,7 +48,6 @@ class Coordinator:
         measured: Callable[[], Room] = lambda: UNMEASURED,
         metrics: Metrics | None = None,
         uploads: Uploads | None = None,
-        key: ReceiptKey | None = None,
         variants: Path | None = None,
         *,
         approval: bool = False,
@@ -56,7 +55,7 @@ class Coordinator:
         self.storage = Storage(store, blobs)
         self.metrics = metrics or Metrics()
         self.identities = Identities.load(store, clock(), approval=approval)
-        self.key = key or ReceiptKey()
+        self.key = ReceiptKey.load(store)
         self.clock = clock
         self.bell = Line()
         self.arrivals = Arrivals()

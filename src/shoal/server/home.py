@@ -12,7 +12,6 @@ DATABASE = "shoal.db"
 BLOBS = "blobs"
 UPLOADS = "uploads"
 VARIANTS = "variants"
-KEY = "receipts.key"
 LOCK = "lock"
 
 

@@ -48,7 +48,8 @@ async def approve(request: Request, name: str) -> Response:
 @router.post("/v1/devices/{name}/refuse", responses=gives(ReleaseRequest))
 async def refuse(request: Request, name: str) -> Response:
     """Turn a device away that waits for approval."""
-    coordinator(request).identities.newcomers.refuse(name)
+    here = coordinator(request)
+    await here.identities.refuse(name, here.clock())
     return reply(ReleaseRequest(f"device {name!r} was refused"))
 
 

@@ -32,7 +32,8 @@ class RunningTask:
     """Feeds events to a TaskState on the event loop's thread, makes them durable, then lets their effects out.
 
     The state runs ahead of the disk while appends are under way; no caller hears of an effect before its event, and
-    every event before it, is durable. When an append fails the state is read again from the store.
+    every event before it, is durable. When an append fails the state is read again from the store; as long as that
+    fails too, nobody is answered from what may never have happened.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class RunningTask:
         self._tail: Future[int] | None = None
         self._work: set[asyncio.Task[None]] = set()
         self._broken = ""
+        self._ahead = False
         self._position = 0
         self._snapshot_at = 0
         self.state: TaskState
@@ -75,10 +77,12 @@ class RunningTask:
         self._position = records[-1][0] if records else after
         self._snapshot_at = after
         self._tail = None
+        self._ahead = False
         self._carry_out(self.state.pending(), pause)
 
     async def handle(self, event: Event, inline: Mapping[str, bytes] | None = None) -> list[Effect]:
         """Take one event; return its effects once they are durable. `inline` holds an update's bytes by digest."""
+        self._catch_up()
         self.check()
         now = self._clock()
         before, round_ = self.state.changes, self.state.round
@@ -87,8 +91,8 @@ class RunningTask:
         if changed:
             await self._append(event, now, inline or {})
             self._carry_out(effects)
-        elif self._tail is not None and not self._tail.done():
-            await asyncio.wrap_future(self._tail)
+        elif self._tail is not None and not _good(self._tail):
+            await asyncio.wrap_future(self._tail)  # also when it is done, and its failure not yet taken up
         self._journal.happened(round_, event, effects, changed)
         return effects
 
@@ -113,6 +117,12 @@ class RunningTask:
         """Raise Unavailable when the task takes no more events here, and what is known about it may be old."""
         if self._broken:
             raise Unavailable(f"task {self.task} stopped here ({self._broken})", "see the coordinator's log")
+        if self._ahead:
+            raise Unavailable(f"the store of task {self.task} cannot be read", "see the coordinator's log")
+
+    def _catch_up(self) -> None:
+        if self._ahead and not self._broken:
+            self.load(FULL_DISK_SECONDS)
 
     async def _append(self, event: Event, now: float, inline: Mapping[str, bytes]) -> None:
         entry = Entry(self.task, [Recorded(now, event)], self._position, self._epoch, inline)
@@ -125,6 +135,7 @@ class RunningTask:
             raise
         except ShoalError:
             if self._tail is tail:
+                self._ahead = True
                 self.load(FULL_DISK_SECONDS)
             raise
 
@@ -197,14 +208,14 @@ class RunningTask:
         reached("after_discard")
 
     async def _snapshot(self) -> None:
-        durable = self._tail is None or (self._tail.done() and self._tail.exception() is None)
-        if durable and self._position - self._snapshot_at >= SNAPSHOT_EVERY:
+        if (self._tail is None or _good(self._tail)) and self._position - self._snapshot_at >= SNAPSHOT_EVERY:
             self._snapshot_at = self._position
             data = encode_state(self.state)
             await asyncio.to_thread(self._storage.store.save_snapshot, self.task, self._position, data)
 
     async def tick(self) -> None:
         """Let the time pass, if something is due."""
+        self._catch_up()
         if not self._broken and self.state.due(self._clock()):
             await self.handle(Ticked())
 
@@ -217,3 +228,7 @@ class RunningTask:
         for task in list(self._work):
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
+
+
+def _good(tail: Future[int]) -> bool:
+    return tail.done() and tail.exception() is None

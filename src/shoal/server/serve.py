@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -17,18 +18,23 @@ from shoal.server.app import build_app
 from shoal.server.at_once import AtOnce
 from shoal.server.come_back import come_back
 from shoal.server.coordinator import Coordinator
-from shoal.server.home import BLOBS, DATABASE, KEY, UPLOADS, VARIANTS, sharing
-from shoal.server.key import load_key
+from shoal.server.home import BLOBS, DATABASE, UPLOADS, VARIANTS, sharing
+from shoal.server.leading import leading
 from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
 from shoal.server.page import open_to_browsers
 from shoal.server.space import measure
 from shoal.store import failpoints
 from shoal.store.blobs import FolderBlobs
-from shoal.store.sql import SqlStore
+from shoal.store.database import Database
+from shoal.store.sql import SqlStore, database
 from shoal.store.uploads import FolderUploads
+from shoal.store.writer import unguarded
 from shoal.wire.listening import address, listen
 from shoal.wire.lock import Lock
+
+if TYPE_CHECKING:
+    from shoal.store.lead import Lead
 
 KEEP_ALIVE_SECONDS = 75
 STOP_SECONDS = 1
@@ -50,6 +56,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, coordinator: Coordinator) -> None:
         super().__init__(config)
         self._coordinator = coordinator
+        self.lost = False
+
+    def superseded(self) -> None:
+        """End because another coordinator leads; may be called from another thread."""
+        self.lost = True
+        self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Long polls are answered at once, else the server would wait for them to end.
@@ -61,22 +73,26 @@ def open_coordinator(
     home: Path,
     limits: Limits = Limits(),  # noqa: B008  (it is frozen)
     *,
+    where: Database | None = None,
+    lead: "Lead | None" = None,
     approval: bool = False,
 ) -> Coordinator:
-    """Open the store and the blobs of a home, which is made when it is not there."""
+    """Open the store and the blobs of a home, which is made when it is not there; `where` is a database elsewhere."""
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         metrics = Metrics()
-        store, blobs = SqlStore(home / DATABASE, metrics.appended), FolderBlobs(home / BLOBS)
+        guard = unguarded if lead is None else lead.guard
+        store = SqlStore(where or home / DATABASE, metrics.appended, guard)
+        if lead is not None:
+            lead.begin()
         return Coordinator(
             store,
-            blobs,
+            FolderBlobs(home / BLOBS),
             clock=failpoints.clock(os.environ.get(failpoints.CLOCK)),
             limits=limits,
             measured=lambda: measure(home),
             metrics=metrics,
             uploads=FolderUploads(home / UPLOADS),
-            key=load_key(home / KEY),
             variants=home / VARIANTS,
             approval=approval,
         )
@@ -98,20 +114,26 @@ def serve(
     metrics_public: bool = False,
     approval: bool = False,
     lock: Lock = Lock(),  # noqa: B008  (it is frozen)
+    where: str | None = None,
+    standby: bool = False,
 ) -> None:
     """Serve a home until SIGTERM or SIGINT. Port 0 takes a free one.
 
     With `approval` devices without a token wait for a person. `page` is a folder for browsers, `origins` are those
-    whose pages may call. Raises ConfigurationError when the port is taken, one of these is wrong, the line would be
-    open to other machines or the home is being migrated, NewerDatabase, OlderDatabase, CorruptStore.
+    whose pages may call. `where` is the URL of a database elsewhere than in the home; with `standby`, this one waits
+    until no other coordinator leads that. Raises ConfigurationError when the port is taken, one of these is wrong, the
+    line would be open to other machines, another coordinator leads or the home is being migrated, NewerDatabase,
+    OlderDatabase, CorruptStore; Superseded when another coordinator has taken the lead.
     """
     failpoints.arm(os.environ.get(failpoints.VARIABLE))
     lock.check(host)
-    with listen(host, port) as listener, sharing(home):
-        coordinator = open_coordinator(home, limits, approval=approval)
+    # nobody listens before it leads, so that whoever looks for the one that serves finds it
+    place = database(home / DATABASE if where is None else where)
+    with sharing(home), leading(place, standby=standby) as lead, listen(host, port) as listener:
+        coordinator = open_coordinator(home, limits, where=place, lead=lead, approval=approval)
         app = build_app(coordinator, metrics_public=metrics_public)
         open_to_browsers(app, page, origins)  # may fail, so before the tokens are made: they are shown only once
-        _run(app, coordinator, listener, home, announce, lock)
+        _run(app, coordinator, listener, home, announce, lock, lead)
 
 
 def _run(
@@ -121,6 +143,7 @@ def _run(
     home: Path,
     announce: Callable[[Announcement], None],
     lock: Lock,
+    lead: "Lead | None",
 ) -> None:
     first = not coordinator.identities.tokens
     now = coordinator.clock()
@@ -145,4 +168,9 @@ def _run(
     )
     announce(announcement)
     log.info("serving", url=announcement.url, home=announcement.home)
-    _Server(config, coordinator).run([listener])
+    server = _Server(config, coordinator)
+    if lead is not None:
+        lead.watch(server.superseded)
+    server.run([listener])
+    if lead is not None and server.lost:
+        raise lead.over()

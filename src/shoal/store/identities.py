@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from shoal.store import tables
@@ -27,7 +27,22 @@ def enrol(connection: Connection, device: DeviceRecord, token: str | None) -> De
         connection.execute(insert(table).values(_values(device)))
     except IntegrityError as error:
         raise device_conflict(device) from error
+    connection.execute(delete(tables.refused).where(tables.refused.c.id == device.id))
     return device
+
+
+def refuse(connection: Connection, device: DeviceRecord) -> None:
+    """Note that a device was turned away, once."""
+    table = tables.refused
+    connection.execute(delete(table).where(table.c.id == device.id))
+    row = {"id": device.id, "name": device.name, "public_key": device.public_key, "key_type": device.key_type}
+    connection.execute(insert(table).values(**row, at=device.enrolled))
+
+
+def refused(connection: Connection) -> list[DeviceRecord]:
+    """Return every device that was turned away, oldest first."""
+    rows = connection.execute(select(tables.refused).order_by(tables.refused.c.at, tables.refused.c.id))
+    return [DeviceRecord(row.id, row.name, row.public_key, row.at, None, row.key_type) for row in rows]
 
 
 def _count(connection: Connection, token: str, now: float) -> None:

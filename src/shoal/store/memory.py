@@ -44,6 +44,8 @@ class MemoryStore:
         self._inline: dict[str, bytes] = {}
         self._devices: dict[str, DeviceRecord] = {}
         self._tokens: dict[str, TokenRecord] = {}
+        self._refused: dict[str, DeviceRecord] = {}
+        self._secrets: dict[str, bytes] = {}
         self._pins: set[tuple[str, int]] = set()
         self._seen: dict[str, float] = {}
         self._closed = False
@@ -167,7 +169,18 @@ class MemoryStore:
             if token is not None:
                 self._count(token, device.enrolled)
             self._devices[device.name] = device
+            self._refused.pop(device.id, None)
             return device
+
+    def refuse(self, device: DeviceRecord) -> None:
+        """Note that a device was turned away."""
+        with self._lock:
+            self._refused[device.id] = device
+
+    def refused(self) -> list[DeviceRecord]:
+        """Return every device that was turned away, oldest first."""
+        with self._lock:
+            return sorted(self._refused.values(), key=lambda device: (device.enrolled, device.id))
 
     def _count(self, token: str, now: float) -> None:
         found = self._tokens.get(token)
@@ -208,6 +221,11 @@ class MemoryStore:
         """Return every token, oldest first."""
         with self._lock:
             return list(self._tokens.values())
+
+    def secret(self, name: str, value: bytes) -> bytes:
+        """Keep bytes under a name where there are none yet; return what is kept."""
+        with self._lock:
+            return self._secrets.setdefault(name, value)
 
     def close(self) -> None:
         """Take no more events."""

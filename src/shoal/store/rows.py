@@ -29,6 +29,12 @@ def lead(connection: Connection, stream: str) -> int:
     return epoch + 1
 
 
+def epoch(connection: Connection, stream: str) -> int:
+    """Return the epoch of a stream, 0 for one that nobody led."""
+    streams = tables.streams
+    return connection.execute(select(streams.c.epoch).where(streams.c.name == stream)).scalar_one_or_none() or 0
+
+
 def page(connection: Connection, stream: str, after: int, limit: int) -> list[tuple[int, bytes]]:
     """Return at most `limit` (position, bytes) of the events after a position."""
     events = tables.events
@@ -121,3 +127,12 @@ def seen(connection: Connection) -> dict[str, float]:
     """Return when devices called last."""
     table = tables.devices
     return {row.name: row.seen for row in connection.execute(select(table.c.name, table.c.seen)) if row.seen}
+
+
+def secret(connection: Connection, name: str, value: bytes) -> bytes:
+    """Keep bytes under a name where there are none yet; return what is kept."""
+    table = tables.secrets
+    kept = connection.execute(select(table.c.bytes).where(table.c.name == name)).scalar_one_or_none()
+    if kept is None:
+        connection.execute(insert(table).values(name=name, bytes=value))
+    return value if kept is None else kept

@@ -1,59 +1,60 @@
-"""A store in SQLite: one file, write-ahead log, synchronous FULL, one writer thread with group commit.
+"""A store in a SQL database: one writer thread with group commit, statements that every database understands.
 
-Statements are SQLAlchemy Core without anything of SQLite's own, except where a connection is made; what reads at
-the head of a stream locks its row, which SQLite does by letting in one writer at a time.
+What reads at the head of a stream and then writes has the database to itself: `Database` opens a transaction that
+writes so that one does at a time, in SQLite as in PostgreSQL.
 """
 
-import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from shoal.core.errors import ConfigurationError, CorruptStore, StorageFull, StoreError
+from shoal.core.errors import ConfigurationError, StoreError
 from shoal.core.receipt import Receipt
 from shoal.rounds.events import Recorded
 from shoal.store import identities, rows, schema
 from shoal.store.appending import Append
-from shoal.store.events import RESTORE, decode, encode
+from shoal.store.database import WRITES, Database
+from shoal.store.events import decode, encode
+from shoal.store.sqlite import SqliteDatabase
 from shoal.store.store import DeviceRecord, Entry, Stored, TokenRecord
-from shoal.store.writer import Watch, Writer
+from shoal.store.writer import Guard, Watch, Writer, unguarded
 
 T = TypeVar("T")
 
-BUSY_SECONDS = 10.0
-"""How long a write waits for another process to finish its own."""
-
 PATIENCE = 30.0
 """Seconds that a caller waits for its write to be durable."""
+
+WAYS = "give a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE"
 
 PAGE = 512
 """Events read in one transaction: a slow reader must not keep the log from being folded into the file."""
 
 
 class SqlStore:
-    """A Store in the SQLite file at a path, or at a `sqlite:///` URL.
+    """A Store in the SQLite file at a path, or in the database at a `sqlite:///` or `postgresql://` URL.
 
-    Raises CorruptStore when the file is not a sound database of ours, NewerDatabase or OlderDatabase when another
-    version wrote it, ConfigurationError for a URL of another kind.
+    `guard` is asked at the start of every transaction that writes, and raises when this process may write no longer.
+    Raises CorruptStore when the database is not a sound one of ours, NewerDatabase or OlderDatabase when another
+    version wrote it, ConfigurationError for a URL of another kind, StoreError when it cannot be reached.
     """
 
-    def __init__(self, where: str | Path, watch: Watch = lambda _: None) -> None:
-        self.path = _path(where)
-        self._engine = _engine(self.path)
+    def __init__(self, where: str | Path | Database, watch: Watch = lambda _: None, guard: Guard = unguarded) -> None:
+        self.database = database(where) if isinstance(where, str | Path) else where
+        self._engine = self.database.engine
         try:
             with self._explained():
-                _create(self.path)
-                _prepare(self._engine, self.path)
+                self.database.check()
+                with self._engine.execution_options(**WRITES).begin() as connection:
+                    schema.ready(connection, self.database)
         except BaseException:
             self._engine.dispose()
             raise
-        self._writer = Writer(self._engine.execution_options(writes=True), self._explain, watch)
+        self._writer = Writer(self._engine.execution_options(**WRITES), self.database.explain, watch, guard)
 
     def lead(self, stream: str) -> int:
         """Take over a stream for writing and return the new epoch."""
@@ -133,6 +134,14 @@ class SqlStore:
         """Mark a device (by id) as revoked. Raises NotFound."""
         self._write(lambda connection: identities.revoke_device(connection, device, at))
 
+    def refuse(self, device: DeviceRecord) -> None:
+        """Note that a device was turned away."""
+        self._write(lambda connection: identities.refuse(connection, device))
+
+    def refused(self) -> list[DeviceRecord]:
+        """Return every device that was turned away, oldest first."""
+        return self._read(identities.refused)
+
     def add_token(self, token: TokenRecord) -> None:
         """Keep a token's hash. Raises Conflict when it is kept already, for something else."""
         self._write(lambda connection: identities.add_token(connection, token))
@@ -144,6 +153,10 @@ class SqlStore:
     def tokens(self) -> list[TokenRecord]:
         """Return every token, oldest first."""
         return self._read(identities.tokens)
+
+    def secret(self, name: str, value: bytes) -> bytes:
+        """Keep bytes under a name where there are none yet; return what is kept."""
+        return self._write(lambda connection: rows.secret(connection, name, value))
 
     def close(self) -> None:
         """Finish what was submitted and close. Raises StoreError when that takes longer than 30 seconds."""
@@ -162,26 +175,49 @@ class SqlStore:
         try:
             yield
         except DBAPIError as error:
-            raise self._explain(error) from error
-
-    def _explain(self, error: DBAPIError) -> StoreError:
-        return _explain(error, self.path)
+            raise self.database.explain(error) from error
 
 
 @contextmanager
-def transaction(path: Path) -> Iterator[Connection]:
-    """Write to the database at a path in one transaction, whatever its revision; for what is done to it as a whole.
+def transaction(where: str | Path | Database) -> Iterator[Connection]:
+    """Write to a database in one transaction, whatever its revision; for what is done to it as a whole.
 
-    Raises StoreError when it is locked, CorruptStore when it is no database.
+    Raises StoreError when it is locked or cannot be reached, CorruptStore when it is no database.
     """
-    engine = _engine(path)
+    opened = database(where) if isinstance(where, str | Path) else where
     try:
-        with engine.execution_options(writes=True).begin() as connection:
+        with opened.engine.execution_options(**WRITES).begin() as connection:
             yield connection
     except DBAPIError as error:
-        raise _explain(error, path) from error
+        raise opened.explain(error) from error
     finally:
-        engine.dispose()
+        opened.engine.dispose()
+
+
+def database(where: str | Path) -> Database:
+    """Return the database at a path or a URL, not yet connected to. Raises ConfigurationError for another kind."""
+    if isinstance(where, Path) or "://" not in where:
+        return SqliteDatabase(Path(where))
+    try:
+        url = make_url(where)
+    except ArgumentError as error:
+        raise ConfigurationError("the store's URL cannot be read", WAYS) from error
+    match url.get_backend_name():
+        case "sqlite" if url.database not in (None, "", ":memory:"):
+            return SqliteDatabase(Path(str(url.database)))
+        case "postgresql":
+            return _postgres(url)
+        case _:
+            shown = url.render_as_string(hide_password=True)
+            raise ConfigurationError(f"no store can be kept at {shown}", WAYS)
+
+
+def _postgres(url: URL) -> Database:
+    try:
+        from shoal.store.postgres import PostgresDatabase
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("PostgreSQL needs a driver", "pip install 'shoal[postgres]'") from error
+    return PostgresDatabase(url)
 
 
 def _awaited(future: Future[T]) -> T:
@@ -190,73 +226,3 @@ def _awaited(future: Future[T]) -> T:
     except TimeoutError as error:
         future.cancel()
         raise StoreError(f"a write was not durable within {PATIENCE:g} s", "look at the disk's health") from error
-
-
-def _path(where: str | Path) -> Path:
-    if isinstance(where, Path) or "://" not in where:
-        return Path(where)
-    try:
-        url = make_url(where)
-    except ArgumentError as error:
-        raise ConfigurationError(f"the store's URL cannot be read: {error}", "give a path") from error
-    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
-        shown = url.render_as_string(hide_password=True)
-        raise ConfigurationError(f"no store can be kept at {shown}", "give a path, or sqlite:///<path>")
-    return Path(str(url.database))
-
-
-def _create(path: Path) -> None:
-    # SQLite would create it readable for all; its log and index files take the mode of the database.
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _engine(path: Path) -> Engine:
-    # Parameters hold what devices sent: they do not belong in the text of an error.
-    # Readers are brief and as many as there are threads: none is to wait for another's connection.
-    engine = create_engine(URL.create("sqlite", database=str(path)), hide_parameters=True, max_overflow=-1)
-    event.listen(engine, "connect", _configure)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _configure(connection: sqlite3.Connection, record: object) -> None:
-    del record
-    connection.isolation_level = None  # the driver's own transactions know no savepoints: `_begin` opens ours
-    for pragma in (
-        f"busy_timeout = {int(BUSY_SECONDS * 1000)}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin(connection: Connection) -> None:
-    # A transaction that reads first and then writes fails when another has written in between: lock at the start.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _prepare(engine: Engine, path: Path) -> None:
-    with engine.connect() as connection:
-        problem = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-    if problem != "ok":
-        raise CorruptStore(f"{path} is damaged: {problem}", RESTORE)
-    with engine.execution_options(writes=True).begin() as connection:
-        schema.ready(connection, path)
-
-
-def _explain(error: DBAPIError, path: Path) -> StoreError:
-    match error.orig:
-        case sqlite3.Error(sqlite_errorcode=int() as extended):
-            code = extended & 0xFF  # the rest says more exactly what it was, such as SQLITE_IOERR_WRITE
-        case _:
-            code = sqlite3.SQLITE_ERROR
-    if code == sqlite3.SQLITE_FULL:
-        return StorageFull(f"no space is left for {path}", "free some, then send again")
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return CorruptStore(f"{path} is not a sound database: {error.orig}", RESTORE)
-    if code == sqlite3.SQLITE_BUSY:
-        return StoreError(f"{path} is locked for over {BUSY_SECONDS:g} s", "stop the other process that writes to it")
-    return StoreError(f"{path}: {error.orig}", "look at its permissions and at the disk's health")

@@ -162,6 +162,14 @@ class Store(Protocol):
         """Mark a device (by id) as revoked. Raises NotFound."""
         ...
 
+    def refuse(self, device: DeviceRecord) -> None:
+        """Note that a device that is not enrolled was turned away, at `enrolled`; enrolling it takes that back."""
+        ...
+
+    def refused(self) -> Sequence[DeviceRecord]:
+        """Return every device that was turned away, oldest first."""
+        ...
+
     def add_token(self, token: TokenRecord) -> None:
         """Keep a token's hash. Raises Conflict when it is kept already, with another purpose or time."""
         ...
@@ -172,6 +180,10 @@ class Store(Protocol):
 
     def tokens(self) -> list[TokenRecord]:
         """Return every token, oldest first."""
+        ...
+
+    def secret(self, name: str, value: bytes) -> bytes:
+        """Keep bytes under a name where there are none yet; return what is kept, whoever was first."""
         ...
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest of the migrations; a database records the one that it is at, and only one at this is opened."""
 
 metadata = MetaData()
@@ -92,6 +92,14 @@ pins = Table(
     PrimaryKeyConstraint("stream", "number"),
 )
 
+# What a coordinator alone may know, by name: its key for receipts.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("bytes", LargeBinary, nullable=False),
+)
+
 devices = Table(
     "devices",
     metadata,
@@ -107,6 +115,17 @@ devices = Table(
     Column("scope", Text, nullable=False),
     UniqueConstraint("id"),
     UniqueConstraint("name"),
+)
+
+# Devices that asked to join without a token, and that a person turned away.
+refused = Table(
+    "refused",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("key_type", Text, nullable=False),
+    Column("at", Double, nullable=False),
 )
 
 tokens = Table(

@@ -27,8 +27,15 @@ OWN = (DataError, IntegrityError, InterfaceError, ProgrammingError)
 Watch: TypeAlias = Callable[[Sequence[float]], None]
 """Is told, from the writer's thread, for how many seconds each write of a transaction waited to be durable."""
 
+Guard: TypeAlias = Callable[[Connection], None]
+"""Raises, at the start of a transaction that writes, when this process may write no longer."""
+
 GROUP = 256
 """Writes in one transaction at most, which bounds how long the first of them waits."""
+
+
+def unguarded(connection: Connection) -> None:
+    """Let every transaction write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +58,10 @@ class Writer:
     future is settled, also when the thread ends for a reason nobody foresaw.
     """
 
-    def __init__(self, engine: Engine, explain: Callable[[DBAPIError], StoreError], watch: Watch) -> None:
+    def __init__(self, engine: Engine, explain: Callable[[DBAPIError], StoreError], watch: Watch, guard: Guard) -> None:
         self._engine = engine
         self._watch = watch
+        self._guard = guard
         self._explain = explain
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -109,9 +117,10 @@ class Writer:
     def _commit(self, group: Sequence[_Job]) -> None:
         try:
             with self._engine.begin() as connection:
+                self._guard(connection)
                 outcomes = _carry_out(connection, group)
                 reached("mid_commit")
-        except DBAPIError as error:
+        except (DBAPIError, StoreError) as error:
             outcomes = [_Outcome(error=error) for _ in group]
         reached("after_commit")
         now = time.perf_counter()
@@ -163,7 +172,7 @@ def _attempt(connection: Connection, write: Callable[[Connection], Any]) -> _Out
     try:
         value = write(connection)
     except Exception as error:
-        if isinstance(error, DBAPIError) and not isinstance(error, OWN):
+        if isinstance(error, DBAPIError) and (error.connection_invalidated or not isinstance(error, OWN)):
             raise  # the database failed, not this write
         savepoint.rollback()
         return _Outcome(error=error)

@@ -9,6 +9,7 @@ the store is audited, and every version compared with those of a run in one thre
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ from shoal.researcher.coordinator import Coordinator
 from shoal.store.blobs import FolderBlobs
 from shoal.store.failpoints import EXIT_CODE, PLACES
 from shoal.store.sql import SqlStore
+from shoal.store.store import Store
 from shoal.testing.audit import Account, audit
 from shoal.testing.in_process import run_rounds
 from shoal.testing.mortal import Device, step
@@ -32,7 +34,8 @@ from shoal.testing.troubles import Troubles
 from shoal.wire.http import Connection
 from shoal.wire.messages import BlobReply, TaskStatus
 
-Mode: TypeAlias = Literal["points", "random", "both"]
+Mode: TypeAlias = Literal["points", "random", "both", "takeovers"]
+"""Where it dies: at named places, anywhere, both and in every trouble, or while another one stands by on PostgreSQL."""
 
 DEVICES = 6
 FOR_EVER = 1e9
@@ -120,6 +123,9 @@ class Killer:
 
     def life(self) -> None:
         """Live once: start, and die at a place, or anywhere; every third time in trouble."""
+        if self.mode == "takeovers":
+            self._ended(self.troubles.two(self.random.uniform(*TROUBLED_SECONDS)), "")
+            return
         if self.mode == "both" and self.by_point.total() % 3 == 2:
             self._ended(self.troubles.live(self.random.uniform(*TROUBLED_SECONDS)), "")
             return
@@ -150,13 +156,22 @@ class Killer:
         return self._places.pop()
 
 
-def run(folder: Path, *, kills: int, seed: int, mode: Mode = "both", say: Callable[[str], None] = print) -> Outcome:
+def run(
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    mode: Mode = "both",
+    say: Callable[[str], None] = print,
+    database: str = "",
+) -> Outcome:
     """Train while a coordinator dies `kills` times, and audit what is left in `folder`, which must be empty.
 
-    Raises what a device ended with that should have gone on, and Abandoned when no version comes any more.
+    `database` is the URL of an empty PostgreSQL database, without one it lies in the home. Raises what a
+    device ended with that should have gone on, and Abandoned when no version comes any more.
     """
     last: dict[str, int] = {}
-    with ServerProcess(folder / "home", folder / "server.log") as server:
+    with ServerProcess(folder / "home", folder / "server.log", database=database) as server:
         draw = random.Random(seed)  # noqa: S311  (no secret)
         killer = Killer(server, draw, mode, Troubles(server, draw))
         server.start()
@@ -178,7 +193,9 @@ def run(folder: Path, *, kills: int, seed: int, mode: Mode = "both", say: Callab
             for device in devices:
                 device.end()
         server.stop()
-    accounts = [_audited(folder / "home", name, identity, seed, devices) for name, identity in tasks.items()]
+    store = SqlStore(database or folder / "home" / "shoal.db")
+    with closing(store):
+        accounts = [_audited(store, folder / "home", name, tasks[name], seed, devices) for name in tasks]
     return _outcome(seed, killer, accounts, devices)
 
 
@@ -206,14 +223,12 @@ def _finish(server: ServerProcess, tasks: Mapping[str, str], last: dict[str, int
                     break
 
 
-def _audited(home: Path, name: str, identity: str, seed: int, devices: list[Device]) -> tuple[Account, bool]:
+def _audited(
+    store: Store, home: Path, name: str, identity: str, seed: int, devices: list[Device]
+) -> tuple[Account, bool]:
     _, initial = task(name, seed)
     acknowledged = {one: given for device in devices for one, given in device.acknowledged(identity).items()}
-    store = SqlStore(home / "shoal.db")
-    try:
-        account = audit(store, FolderBlobs(home / "blobs"), identity, initial, acknowledged, step)
-    finally:
-        store.close()
+    account = audit(store, FolderBlobs(home / "blobs"), identity, initial, acknowledged, step)
     spec = replace(account.spec, rounds=len(account.versions))
     calm = run_rounds(spec, initial, [device.name for device in devices], step)[1:]
     return account, [version.digest for version, _ in calm] == [version.digest for version in account.versions]

@@ -28,14 +28,24 @@ class ServerProcess:
     """A coordinator of its own on the loopback; `log` takes what it says, of all its lives.
 
     The tokens are those that its first life announced. `options` are further ones of `shoal server`; `program` is what
-    Python runs instead of `shoal`.
+    Python runs instead of `shoal`. `database` is the URL of one elsewhere than in the home; it reaches the process by
+    its environment.
     """
 
-    def __init__(self, home: Path, log: Path, *options: str, program: Sequence[str] = SERVER) -> None:
+    def __init__(
+        self,
+        home: Path,
+        log: Path,
+        *options: str,
+        program: Sequence[str] = SERVER,
+        database: str = "",
+        port: int = 0,
+    ) -> None:
         self.home = home
+        self.database = database
         self.admin_token = ""
         self.enrolment_token = ""
-        self._port = _free_port()
+        self.port = port or _free_port()
         self._program = program
         self._log = log
         self._options = options
@@ -44,7 +54,7 @@ class ServerProcess:
     @property
     def url(self) -> str:
         """Where it listens, in every life."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -68,20 +78,27 @@ class ServerProcess:
 
         Its clock is so many seconds `ahead`. What it says is lost when it is `quiet`.
         """
-        self.kill()
         started = time.monotonic()
-        command = [sys.executable, *self._program, "server", "--home", str(self.home), "--port", str(self._port)]
+        self.launch(failpoint, ahead=ahead, quiet=quiet)
+        return time.monotonic() - started if self.serves() else None
+
+    def launch(self, failpoint: str = "", *, ahead: float = 0.0, quiet: bool = False) -> None:
+        """Start it and wait for nothing."""
+        self.kill()
+        command = [sys.executable, *self._program, "server", "--home", str(self.home), "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  (our own program)
                 [*command, *self._options, "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL if quiet else log,
-                env={**os.environ, VARIABLE: failpoint, CLOCK: str(ahead)},
+                env={**os.environ, VARIABLE: failpoint, CLOCK: str(ahead), "SHOAL_DATABASE": self.database},
             )
-        return time.monotonic() - started if self._serves(self._process) else None
 
-    def _serves(self, process: subprocess.Popen[bytes]) -> bool:
+    def serves(self) -> bool:
+        """Wait until it serves; False when it ended before."""
+        process = self._process
+        assert process is not None
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:

@@ -101,6 +101,7 @@ def store_laws(make_store: Callable[[], Store], reopen: Reopen | None = None) ->
     - A device's name belongs to one key, its id to one name; a revocation stays; a token is kept once.
     - A token with n uses lets n devices in, however many come at once; one that is revoked or expired, none. A device
       that comes again is let in and not counted again.
+    - A device that was turned away stays so until it is enrolled; a secret is that of whoever came first.
     - Of threads that race for a position one wins, threads on different streams do not disturb each other, and a
       failing entry fails no other one.
     - A closed store takes nothing more, and says so.
@@ -118,6 +119,8 @@ def store_laws(make_store: Callable[[], Store], reopen: Reopen | None = None) ->
         _devices_have_one_key,
         _tokens_are_kept_once,
         _tokens_are_used_as_often_as_they_say,
+        _refusals_last_until_enrolment,
+        _secrets_are_those_of_the_first,
         _one_of_a_race_wins,
         _streams_grow_side_by_side,
         _a_failure_stays_alone,
@@ -305,6 +308,22 @@ def _enters(store: Store, device: DeviceRecord) -> bool:
     return True
 
 
+def _refusals_last_until_enrolment(store: Store) -> None:
+    eve, bob = DeviceRecord("2", "eve", "key", 5.0, None, "p-256"), DeviceRecord("1", "bob", "key", 6.0)
+    for device in (bob, eve, eve):
+        store.refuse(device)
+    hold(list(store.refused()) == [eve, bob], f"eve was turned away before bob, the store has {store.refused()}")
+    store.enrol(bob, None)
+    hold(list(store.refused()) == [eve], "a device that was enrolled is still turned away")
+
+
+def _secrets_are_those_of_the_first(store: Store) -> None:
+    with ThreadPoolExecutor(THREADS) as pool:
+        told = set(pool.map(lambda number: store.secret("key", bytes([number])), range(THREADS)))
+    hold(len(told) == 1, f"{len(told)} secrets were given out under one name")
+    hold(store.secret("other", b"x") == b"x", "a secret is that of another name")
+
+
 def _one_of_a_race_wins(store: Store) -> None:
     epoch = store.lead("a")
 
@@ -373,6 +392,8 @@ def _nothing_is_lost(store: Store, reopen: Reopen) -> None:
     store.enrol(DeviceRecord("1", "bob", "key", 4.0, None, "p-256", ("a",)), "b")
     store.revoke_device("1", 5.0)
     store.revoke_token("b", 6.0)
+    store.refuse(DeviceRecord("2", "eve", "key", 5.0))
+    store.secret("key", b"bytes")
     before = _everything(store)
     with closing(reopen(store)) as again:
         hold(_everything(again) == before, f"{before} is, opened again, {_everything(again)}")
@@ -382,4 +403,4 @@ def _nothing_is_lost(store: Store, reopen: Reopen) -> None:
 
 def _everything(store: Store) -> object:
     streams = [(name, list(store.events(name)), store.snapshot(name)) for name in store.streams()]
-    return streams, store.inline("a" * 64), store.devices(), store.tokens()
+    return streams, store.inline("a" * 64), store.devices(), store.tokens(), store.refused(), store.secret("key", b"")

@@ -52,7 +52,7 @@ class Troubles:
             case "damaged bytes":
                 return self._damaged(seconds)
             case "two coordinators":
-                return self._two(seconds)
+                return self.two(seconds)
 
     def _full(self, seconds: float) -> int | None:
         self.server.start(quiet=True)
@@ -85,10 +85,22 @@ class Troubles:
         if answer.is_success:
             raise Abandoned(f"damaged bytes of blob {digest} were handed out", "see why they were not compared")
 
-    def _two(self, seconds: float) -> int | None:
+    def two(self, seconds: float) -> int | None:
+        """Let a second coordinator lead; in PostgreSQL it stands by, on the same port, and the first one dies."""
         self.server.start()
-        rival = ServerProcess(self.server.home, self.server.home.with_name("rival.log"))
-        with rival:
+        log = self.server.home.with_name("rival.log")
+        if self.server.database:
+            with ServerProcess(
+                self.server.home, log, "--standby", database=self.server.database, port=self.server.port
+            ) as rival:
+                rival.launch()
+                code = self.server.ended(seconds)
+                self.server.kill()
+                if not rival.serves():
+                    raise Abandoned("the coordinator that stood by did not go on", f"see {log}")
+                rival.ended(seconds)
+            return code
+        with ServerProcess(self.server.home, log) as rival:
             rival.start()
             rival.ended(seconds)
         return self.server.ended(seconds)
