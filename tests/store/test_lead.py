@@ -25,7 +25,6 @@ def url(postgres: PostgresProcess) -> str:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leading, "PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(leading, "STANDBY_SECONDS", 0.05)
     monkeypatch.setattr(leading, "BEAT_SECONDS", 0.01)
 
@@ -39,7 +38,8 @@ def led(url: str) -> tuple[Lead, SqlStore]:
     return lead, store
 
 
-def test_a_second_one_is_refused_and_told_who_leads(url: str, postgres: PostgresProcess):
+def test_a_second_one_is_refused_and_told_who_leads(url: str, postgres: PostgresProcess, monkeypatch):
+    monkeypatch.setattr(leading, "PATIENCE_SECONDS", 0.05)
     first, store = led(url)
     with closing(first), closing(store):
         with pytest.raises(ConfigurationError, match=r"\*\*\*@/postgres is led by shoal .*:\d+") as refusal:
@@ -50,8 +50,9 @@ def test_a_second_one_is_refused_and_told_who_leads(url: str, postgres: Postgres
         other.close()
 
 
-def test_one_that_stands_by_goes_on_when_the_first_one_ends(url: str):
+def test_one_that_stands_by_goes_on_when_the_first_one_ends(url: str, monkeypatch):
     first, store = led(url)
+    monkeypatch.setattr(leading, "PATIENCE_SECONDS", 0.05)
     second = Lead(database(url))
     waiting = threading.Thread(target=lambda: second.lock(standby=True), daemon=True)
     waiting.start()
@@ -77,12 +78,13 @@ def watched(lead: Lead, until: Callable[[threading.Event], bool]) -> bool:
     return until(lost)
 
 
-def test_a_broken_connection_is_mended_when_nobody_else_led(url: str, postgres: PostgresProcess):
+def test_a_broken_connection_is_mended_when_nobody_else_led(url: str, postgres: PostgresProcess, monkeypatch):
     lead, store = led(url)
     with closing(lead), closing(store):
         broken(lead, postgres)
         assert lead._held()
         assert store.append("a", TICK, expect=0, epoch=0) == 1
+        monkeypatch.setattr(leading, "PATIENCE_SECONDS", 0.05)
         with pytest.raises(ConfigurationError, match="is led by"):
             Lead(database(url)).lock()
 

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,9 +128,13 @@ def serve(
     """
     failpoints.arm(os.environ.get(failpoints.VARIABLE))
     lock.check(host)
-    # nobody listens before it leads, so that whoever looks for the one that serves finds it
     place = database(home / DATABASE if where is None else where)
-    with sharing(home), leading(place, standby=standby) as lead, listen(host, port) as listener:
+    with ExitStack() as held:
+        # one that stands by does not listen, so that whoever looks for the one that serves finds it
+        early = None if standby else held.enter_context(listen(host, port))
+        held.enter_context(sharing(home))
+        lead = held.enter_context(leading(place, standby=standby))
+        listener = early or held.enter_context(listen(host, port))
         coordinator = open_coordinator(home, limits, where=place, lead=lead, approval=approval)
         app = build_app(coordinator, metrics_public=metrics_public)
         open_to_browsers(app, page, origins)  # may fail, so before the tokens are made: they are shown only once
