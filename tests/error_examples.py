@@ -21,7 +21,8 @@ from torch import nn
 from shoal.agent.policy import Policy
 from shoal.agent.sealed import Seal
 from shoal.algorithms import registry
-from shoal.algorithms.ditto import ditto
+from shoal.algorithms.optimizer import Adam
+from shoal.algorithms.scaffold import scaffold
 from shoal.core.errors import ShoalError, from_code
 from shoal.core.receipt import Receipt
 from shoal.core.schema import RowSchema, check_rows
@@ -162,7 +163,8 @@ def _(_: Path) -> None:
 
 @example("simulation_only")
 def _(_: Path) -> None:
-    made = compile_task(replace(line_task(), strategy=ditto()), rounds=1, plan=RoundPlan(1, 1))
+    stateful = replace(scaffold(participation=1.0), server=Adam())
+    made = compile_task(replace(line_task(), strategy=stateful), rounds=1, plan=RoundPlan(1, 1))
     registry.check_servable(made.spec)
 
 

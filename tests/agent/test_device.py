@@ -158,13 +158,13 @@ def test_an_update_that_holds_a_local_array_is_refused(federation: Federation):
     run = federation.researcher.publish(task, rounds=1, goal=1)
     with open_device(federation, "ann", task) as device:
         device.observe(*user_data("ann"))
-        train = device._learner.train
+        take_part = device._learner.take_part
 
         def leaking(*given):
-            learnt = train(*given)
-            return replace(learnt, update=replace(learnt.update, delta={**learnt.update.delta, **learnt.staying}))
+            update, kept = take_part(*given)
+            return replace(update, delta={**update.delta, **kept}), kept
 
-        device._learner.train = leaking  # type: ignore[method-assign]
+        device._learner.take_part = leaking  # type: ignore[method-assign]
         assert not device.sync()
         assert "'delta/b'" in federation.said.until("refused")
     assert federation.reported(run.id) == []

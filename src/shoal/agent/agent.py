@@ -284,6 +284,7 @@ class Agent:
             receipt = send_report(self._connection, assignment, self._home.report(assignment), self._parts)
             receipts.check(self._identity.coordinator_key, receipt)
             self._home.keep_receipt(receipt)
+            self._home.states.settle(assignment, counted=True)
             self.receipts += 1
         except (Conflict, Gone, NotFound) as error:
             self._say(f"a report was not needed: {error}")
@@ -291,6 +292,7 @@ class Agent:
         except (RefusedUpdate, BadRequest, TooLarge) as error:
             self._say(f"a report was refused: {error}")
             self._home.log(Release(self._clock(), assignment, 0, "refused", reason=f"by the coordinator: {error}"))
+        self._home.states.settle(assignment, counted=False)
         self._home.drop_report(assignment)
 
     def _give_back(self, assignment: Assignment, reason: str) -> None:

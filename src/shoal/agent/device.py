@@ -95,7 +95,9 @@ class Device:
         kept = (self._personal, self._examples)
         files = VersionFiles(self._home.path, self._seal)
         self._adopting = Adopting(connection, self._learner, files, *kept, self._say)
-        self._part = TakingPart(connection, self._learner, self._adopting, *kept, self._settings, self._progress)
+        self._part = TakingPart(
+            connection, self._learner, self._adopting, *kept, self._home.states, self._settings, self._progress
+        )
         return self._part
 
     @classmethod
@@ -215,14 +217,14 @@ class Device:
         before, former = self._losses(), now.arrays
         own = former if start == "personal" and former else {**self._learner.version, **now.local}
         name = self.name
-        plan = replace(self._learner.task.plan, start="personal")
+        plan = self._learner.personal_plan
         client = ClientData(name, rows, seed=derive(0, name, "personalise", now.trainings))
-        learnt = self._learner.train(self._learner.version, own, plan, client, self._may_go_on)
+        learnt = self._learner.personalise(own, plan, client, self._may_go_on)
         held = self._examples.rows(held=True)
-        after = self._learner.loss(learnt.staying, held) if held else None
+        after = self._learner.loss(learnt, held) if held else None
         kept = after is None or after <= before.get("personal", np.inf)
         base = self._base
-        made = trained(now, learnt.staying, now.local, base) if kept else replace(now, trainings=now.trainings + 1)
+        made = trained(now, learnt, now.local, base) if kept else replace(now, trainings=now.trainings + 1)
         self._personal.keep(made)
         self._learnt_from = (self._examples.mark(held=False), base)
         return Personalised(min(before.values(), default=None), after, kept)

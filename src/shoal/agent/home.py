@@ -6,6 +6,7 @@ releases.jsonl   one line for each release and each refusal, durable before anyt
 receipts.jsonl   the receipt of each release that was acknowledged, as the coordinator signed it
 blobs/           bytes of tasks that never change, by digest
 versions/        the newest version of a large model
+states/          what stays here of each task from round to round (`agent.client_state`)
 lock             held by the one agent that uses the folder
 """
 
@@ -20,6 +21,7 @@ from typing import Literal, Self, TypeAlias
 
 import msgspec
 
+from shoal.agent.client_state import ClientStates
 from shoal.agent.sealed import Seal
 from shoal.agent.sealed_file import opened, sealed
 from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore
@@ -80,8 +82,8 @@ class Release:
 class AgentHome:
     """The folder of one device, held by one agent at a time.
 
-    `seal` seals what waits to be sent. Raises ConfigurationError when another holds it, or when it cannot be written
-    to.
+    `seal` seals what waits to be sent; `states` keeps what tasks leave here. Raises ConfigurationError when another
+    holds it, or when it cannot be written to.
     """
 
     def __init__(self, path: Path | str, seal: Seal = Seal()) -> None:  # noqa: B008  (it never changes)
@@ -99,6 +101,7 @@ class AgentHome:
         self._lock = _lock(self.path)
         for folder in (self._outbox, self._blobs, self._versions):
             self._make(folder)
+        self.states = ClientStates(self.path, self.seal)
         for leftover in self.path.rglob(f"*{PARTIAL}"):
             leftover.unlink()
 

@@ -1,7 +1,7 @@
 """The app's code at work on one device: prove it, measure, predict, train. The only torch of a `Device`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,25 +9,19 @@ from torch import nn
 
 from shoal.agent.examples import Layout
 from shoal.agent.versions import Held, Trees
+from shoal.algorithms import registry
 from shoal.core.errors import ConfigurationError, TaskError
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, LocalPlan
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Update
 from shoal.train.arrays import read_arrays, tensor
+from shoal.train.client import ClientTrainer
 from shoal.train.data import ClientData, array, columns
 from shoal.train.evaluate import evaluate, load_model
 from shoal.train.loop import LoopTrainer
 from shoal.train.objective import USER_ERRORS
 from shoal.train.task import Task, check_code
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Learnt:
-    """What one training gives: the change of the travelling arrays, and the arrays that stay here."""
-
-    update: Update
-    staying: Tree
 
 
 class Learner:
@@ -100,17 +94,38 @@ class Learner:
             loaded = self._loaded = (trees, load_model(self.task, self.whole(own)))
         return loaded[1]
 
-    def train(
-        self, params: Tree, own: Tree, plan: LocalPlan, client: ClientData, progress: Callable[[], None]
-    ) -> Learnt:
-        """Train from `params`, a version's arrays, completed or (`plan.start`) overruled by the device's own ones.
+    def personalise(self, own: Tree, plan: LocalPlan, client: ClientData, progress: Callable[[], None]) -> Tree:
+        """Train the personal model `own` and return it; a proximal plan pulls it to the newest version.
 
-        The update is what training ended with minus `params`, wherever it began. `progress` may end it by raising.
+        `progress` is called after every batch and may end the training by raising.
         """
         trainer = LoopTrainer(self.task, progress)
         trainer.personal[client.name] = own
-        (update,) = trainer.train({**self._fixed, **params}, plan, [client])
-        return Learnt(update, trainer.personal.get(client.name, {}))
+        for _ in trainer.train({**self._fixed, **self.version}, plan, [client]):
+            pass
+        return trainer.personal[client.name]
+
+    @property
+    def personal_plan(self) -> LocalPlan:
+        """The plan by which the personal model is trained: the strategy's own where it has one, as Ditto does."""
+        plan = self.task.plan
+        rule = registry.local_rule(plan)
+        own = None if rule is None else rule.companion(plan)
+        return own or replace(plan, start="personal")
+
+    def take_part(
+        self,
+        params: Tree,
+        shared: Tree,
+        own: Tree,
+        plan: LocalPlan,
+        round: int,
+        client: ClientData,
+        progress: Callable[[], None],
+    ) -> tuple[Update, Tree]:
+        """Train for a round, by the task's rule if it has one; return the update and all that the device keeps."""
+        trainer = ClientTrainer(self.task, progress, fixed=self._fixed)
+        return trainer.train(params, shared, plan, round, client, own)
 
     @property
     def version(self) -> Tree:

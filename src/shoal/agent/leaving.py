@@ -6,7 +6,7 @@ A mark in the home says that the device is leaving. Whatever dies in between, th
 import shutil
 from pathlib import Path
 
-from shoal.agent import examples, personal, versions
+from shoal.agent import client_state, examples, personal, versions
 from shoal.agent.home import RECEIPTS, RELEASES
 from shoal.core.errors import Unauthorised
 from shoal.store.durable import sync_folder, write_durably
@@ -15,7 +15,7 @@ from shoal.wire.messages import ReleaseRequest
 
 MARK = "leaving"
 DATA = (examples.FILE, f"{examples.FILE}-journal", personal.FILE, personal.NEXT, RELEASES, RECEIPTS)
-FOLDERS = (versions.FOLDER, "outbox", "blobs", "versions")
+FOLDERS = (versions.FOLDER, client_state.FOLDER, "outbox", "blobs", "versions")
 
 
 def is_leaving(home: Path) -> bool:

@@ -10,6 +10,7 @@ from shoal.agent.evaluating import measured, subject
 from shoal.agent.home import AgentHome, Fetch
 from shoal.agent.policy import Policy
 from shoal.agent.settings import LocalSettings
+from shoal.agent.shared import fetch_shared
 from shoal.agent.work import Result, check, measure, trained
 from shoal.core.errors import CodeMismatch, PlanError
 from shoal.core.origin import Origin
@@ -123,15 +124,15 @@ class Participant:
         if spec.kind in ("histogram", "quantiles"):
             return count(assignment, spec, params, self._data)
         training = self._training(assignment.task, spec)
-        update = training.train(assignment, params)
+        update = training.train(assignment, params, fetch_shared(self._connection, assignment, spec))
         return trained(assignment, update, training.rows, self._introduction(assignment.task, training))
 
     def _evaluated(self, assignment: Assignment, spec: TaskSpec, asked: Subject, held: int) -> Result:
         trained_by = self._spec(asked.task)
         training = self._training(asked.task, trained_by)
-        values = training.measure(assignment.device, self._version(asked.version, trained_by))
+        values = training.measure(asked.task, assignment.device, self._version(asked.version, trained_by))
         if asked.against:
-            other = training.measure(assignment.device, self._version(asked.against, trained_by))
+            other = training.measure(asked.task, assignment.device, self._version(asked.against, trained_by))
             values |= {f"{AGAINST}{name}": value for name, value in other.items()}
         return measured(assignment, spec, values, held)
 
@@ -156,7 +157,7 @@ class Participant:
             from shoal.agent.training import Training
 
             trees = (self._version(spec.initial, spec), self._fixed(spec), self._golden(spec))
-            return Training(self._task, spec, trees, self._data, self._progress, self._settings)
+            return Training(self._task, spec, trees, self._data, self._progress, self._settings, self._home.states)
         if spec.name in self._plans:
             return self._by_plan(spec)
         raise CodeMismatch(
@@ -174,7 +175,7 @@ class Participant:
         golden = self._golden(spec)
         local = {name: golden[f"local/{name}"] for name, array in spec.arrays.items() if array.role is Role.LOCAL}
         trees = (dict(self._fixed(spec)), local)
-        return PlanTraining(plan, spec, trees, self._data, self._progress, self._settings)
+        return PlanTraining(plan, spec, trees, self._data, self._progress, self._settings, self._home.states)
 
     def _fixed(self, spec: TaskSpec) -> Tree:
         frozen = {name: array for name, array in spec.arrays.items() if array.role is Role.FROZEN}

@@ -1,5 +1,6 @@
 """A task's plan at work on an owner's rows: what `Training` is to installed code, without code and without torch."""
 
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -7,11 +8,15 @@ from importlib.metadata import version
 
 import numpy as np
 
+from shoal.agent.client_state import ClientStates
 from shoal.agent.data import OwnerData
 from shoal.agent.policy import Policy
 from shoal.agent.settings import LocalSettings
 from shoal.agent.work import HOLDOUT
-from shoal.core.errors import TaskError
+from shoal.algorithms import registry
+from shoal.algorithms.rule import LocalRule, Ruled, by_plan
+from shoal.algorithms.steps import steps_of
+from shoal.core.errors import PlanError
 from shoal.core.manifest import data_digest
 from shoal.core.origin import Environment, Origin
 from shoal.core.roles import Role
@@ -20,7 +25,6 @@ from shoal.core.seeds import derive, permutation
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Assignment, Update
-from shoal.plan.file import roles
 from shoal.plan.local import train, update
 from shoal.plan.run import Plan
 from shoal.plan.selftest import proved
@@ -29,8 +33,9 @@ from shoal.plan.selftest import proved
 class PlanTraining:
     """A plan that is its task's and passed its golden step here, with the data in the task's dtypes.
 
-    `local` are the arrays that stay on the device, as they begin. Raises PlanError for another model's plan,
-    RuntimeMismatch when no runtime here computes it, DataError (SchemaMismatch) when the data does not fit.
+    `local` are the arrays that stay on the device, as they begin. Raises PlanError for another model's plan or a rule
+    that the plan cannot follow, RuntimeMismatch when no runtime here computes it, DataError (SchemaMismatch) when the
+    data does not fit.
     """
 
     def __init__(
@@ -41,12 +46,11 @@ class PlanTraining:
         data: OwnerData,
         progress: Callable[[], None],
         settings: LocalSettings,
+        states: ClientStates,
     ) -> None:
-        if spec.local.start == "personal":
-            raise TaskError(
-                f"task {spec.name!r} starts from personal models, an agent keeps none", "take part with shoal.Device"
-            )
         plan.check_arrays(spec.arrays)
+        self._rule = followed(spec)
+        self._states = states
         self._plan = proved(plan)
         self._spec = spec
         self._frozen, self._local = trees
@@ -61,26 +65,46 @@ class PlanTraining:
         """Number of rows that are trained on."""
         return self._rows - self._held
 
-    def train(self, assignment: Assignment, params: Tree) -> Update:
-        """Train from a version's arrays on the rows that are for it; measure that version on those that are not."""
-        held, kept = self._split(assignment.device)
-        local = self._spec.local.at_round(assignment.round)
-        before = self._whole(params)
+    def train(self, assignment: Assignment, params: Tree, shared: Tree) -> Update:
+        """Train from a version's arrays on the rows that are for it; measure that version on those that are not.
+
+        What stays here is proposed to the client's state.
+        """
+        held, rows = self._split(assignment.device)
+        local, own = self._spec.local.at_round(assignment.round), self._states.of(assignment.task)
+        before = self._whole(params, own)
         measured = self._evaluated(held, before) if self._held else {}
-        after = train(self._plan, before, kept, local, assignment.seed, before, self._progress)
-        self._local = {name: after.arrays[name] for name in roles(self._plan.manifest, Role.LOCAL)}
+        start = {**before, **{name: own[name] for name in self._staying if name in own}}
+        after = train(self._plan, start, rows, local, assignment.seed, before, self._progress)
         made = update(self._plan, assignment.id, before, after, local.clip_update)
+        kept = {**own, **{name: after.arrays[name] for name in self._staying}}
+        if self._rule is not None:
+            size = replace(local, batch_size=self._plan.manifest.rows or local.batch_size)
+            steps = steps_of(after.rows, size)
+            made, trees = Ruled(self._rule, self._spec.arrays).finished(made, local, steps, shared, own, math.nan)
+            kept |= trees
+        if kept:
+            self._states.propose(assignment.task, kept, assignment.id)
         return replace(made, metrics={**made.metrics, **{f"{HOLDOUT}{name}": v for name, v in measured.items()}})
 
-    def measure(self, device: str, params: Tree) -> dict[str, float]:
+    @property
+    def _staying(self) -> tuple[str, ...]:
+        """The arrays that training goes on with in the next round, as the device left them."""
+        if self._spec.local.start == "personal":
+            return tuple(name for name, array in self._spec.arrays.items() if array.role is not Role.FROZEN)
+        return tuple(name for name, array in self._spec.arrays.items() if array.role is Role.LOCAL)
+
+    def measure(self, task: str, device: str, params: Tree) -> dict[str, float]:
         """Return the loss and the task's metrics of a version on the rows that are kept out of training."""
-        return self._evaluated(self._split(device)[0], self._whole(params))
+        return self._evaluated(self._split(device)[0], self._whole(params, self._states.of(task)))
 
     def _evaluated(self, held: Tree, whole: Tree) -> dict[str, float]:
         return self._plan.evaluate(whole, held)[0]
 
-    def _whole(self, params: Tree) -> dict[str, Array]:
-        return {**self._frozen, **self._local, **params}
+    def _whole(self, params: Tree, own: Tree) -> dict[str, Array]:
+        """Return every array of the model: a version, completed by the local arrays as they are by now."""
+        local = {name: own.get(name, array) for name, array in self._local.items()}
+        return {**self._frozen, **local, **params}
 
     def _split(self, device: str) -> tuple[Tree, Tree]:
         order = permutation(derive(0, device, "holdout"), self._rows)
@@ -96,6 +120,17 @@ class PlanTraining:
             return None
         data = data_digest(self._spec, self._examples) if policy.data_digest else ""
         return Origin(self._spec.exported, self._plan.runtime, data, _environment())
+
+
+def followed(spec: TaskSpec) -> LocalRule | None:
+    """Return the rule of a task, if it has one, that its plan can follow. Raises PlanError for one that it cannot."""
+    rule = registry.local_rule(spec.local)
+    if rule is None or by_plan(rule, spec.local):
+        return rule
+    raise PlanError(
+        f"task {spec.name!r} has the local rule {rule.name!r}, which the training step of a plan cannot follow",
+        "install the task's code; name it with --code",
+    )
 
 
 def like(plan: Plan) -> Mapping[str, Array]:

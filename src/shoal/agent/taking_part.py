@@ -5,18 +5,21 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from shoal.agent.adopting import Adopting
+from shoal.agent.client_state import ClientStates
 from shoal.agent.data import ArrayData
 from shoal.agent.distributions import count
 from shoal.agent.evaluating import measured, subject
 from shoal.agent.examples import ExampleStore
 from shoal.agent.learner import Learner
 from shoal.agent.personal import PersonalFile, trained
+from shoal.agent.shared import fetch_shared
 from shoal.agent.standing import DeviceSettings
 from shoal.agent.work import Result, check, measure
 from shoal.agent.work import trained as described
+from shoal.algorithms import registry
 from shoal.core.errors import SchemaMismatch, TaskError
 from shoal.core.subject import AGAINST, Subject
-from shoal.core.task import TaskSpec
+from shoal.core.task import LocalPlan, TaskSpec
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Assignment
 from shoal.train.data import ClientData
@@ -36,6 +39,7 @@ class TakingPart:
         adopting: Adopting,
         personal: PersonalFile,
         examples: ExampleStore,
+        states: ClientStates,
         settings: DeviceSettings,
         progress: Callable[[], None],
     ) -> None:
@@ -44,6 +48,7 @@ class TakingPart:
         self._learner = learner
         self._personal = personal
         self._examples = examples
+        self._states = states
         self._settings = settings
         self._progress = progress
 
@@ -86,15 +91,26 @@ class TakingPart:
         self._settings.policy.check(spec, assignment.round, count)
         params = self._version(assignment.version, spec)
         client = ClientData(assignment.device, rows, assignment.id, assignment.seed)
-        personal = self._personal.now
-        from_personal = spec.local.start == "personal"
-        own = personal.arrays if from_personal and personal.arrays else personal.local
-        plan = spec.local.at_round(assignment.round)
-        learnt = self._learner.train(params, own, plan, client, self._progress)
-        local = {name: learnt.staying[name] for name in self._learner.local}
-        arrays = learnt.staying if from_personal else {}
-        self._personal.propose(trained(personal, arrays, local, assignment.version), assignment.id)
-        return described(assignment, learnt.update, count)
+        shared = fetch_shared(self.connection, assignment, spec)
+        plan, own = spec.local, self._own(assignment.task, spec.local)
+        update, kept = self._learner.take_part(params, shared, own, plan, assignment.round, client, self._progress)
+        self._keep(assignment, plan, kept)
+        return described(assignment, update, count)
+
+    def _own(self, task: str, plan: LocalPlan) -> Tree:
+        """Return what this device brings along: its rule's trees, and its personal model or the local arrays."""
+        now = self._personal.now
+        arrays = now.arrays if _personalises(plan) and now.arrays else now.local
+        return {**self._states.of(task), **arrays}
+
+    def _keep(self, assignment: Assignment, plan: LocalPlan, kept: Tree) -> None:
+        model = {name: array for name, array in kept.items() if name in self._learner.arrays}
+        local = {name: model[name] for name in self._learner.local}
+        arrays = model if _personalises(plan) else {}
+        self._personal.propose(trained(self._personal.now, arrays, local, assignment.version), assignment.id)
+        trees = {name: array for name, array in kept.items() if name not in model}
+        if trees:
+            self._states.propose(assignment.task, trees, assignment.id)
 
     def _evaluated(self, assignment: Assignment, spec: TaskSpec) -> Result:
         rows, count = self._examples.rows(held=True), self._examples.count(held=True)
@@ -129,6 +145,12 @@ class TakingPart:
 
     def _version(self, digest: str, spec: TaskSpec) -> Tree:
         return fetch_tree(self.connection, digest, spec.travelling)
+
+
+def _personalises(plan: LocalPlan) -> bool:
+    """Whether a round trains the device's personal model: instead of the global one, or, as Ditto does, beside it."""
+    rule = registry.local_rule(plan)
+    return plan.start == "personal" or (rule is not None and rule.companion(plan) is not None)
 
 
 def _checked(assignment: Assignment, spec: TaskSpec, data: ArrayData) -> Result:

@@ -72,14 +72,18 @@ def measure(assignment: Assignment, spec: TaskSpec, so_far: Tree, data: OwnerDat
 
 def trained(assignment: Assignment, update: Update, rows: int, origin: Origin | None = None) -> Result:
     """Describe a trained update, and what goes with it."""
-    arrays = [f"{name} {array.dtype.name} {list(array.shape)}" for name, array in sorted(update.delta.items())]
+    beside = {f"{tree}/{name}": array for tree, arrays in update.extra.items() for name, array in arrays.items()}
+    leaving = [*sorted(update.delta.items()), *sorted(beside.items())]
+    arrays = [f"{name} {array.dtype.name} {list(array.shape)}" for name, array in leaving]
     measured = [f"metric {name}" for name in sorted(update.metrics) if name.startswith(HOLDOUT)]
     told = (
         [] if origin is None else ["versions", "digest of the code", *(["digest of the rows"] if origin.data else [])]
     )
     length = norm(update.delta)
-    said = f"round {assignment.round}: change of {len(arrays)} arrays, length {length:.4g}, learnt from {rows} rows"
-    also = f"; also {', '.join([*measured, *told])}" if measured or told else ""
+    said = (
+        f"round {assignment.round}: change of {len(update.delta)} arrays, length {length:.4g}, learnt from {rows} rows"
+    )
+    also = f"; also {', '.join([*sorted(update.extra), *measured, *told])}" if update.extra or measured or told else ""
     return Result("update", update, (*arrays, *measured, *told), said + also, length, origin)
 
 

@@ -27,6 +27,7 @@ class Dynamic(LocalRule):
 
     name: ClassVar[str] = "feddyn"
     keeps: ClassVar[tuple[str, ...]] = (GRADIENT,)
+    corrects: ClassVar[bool] = True
 
     def check(self, plan: LocalPlan) -> None:
         """Raise TaskError without a proximal term: g_i would stay zero."""

@@ -18,7 +18,7 @@ from shoal.algorithms.fednova import Normalised, NormalisedMean
 from shoal.algorithms.mean import ExactMean
 from shoal.algorithms.optimizer import SGD, Adagrad, Adam, Momentum, ServerOptimizer, Yogi
 from shoal.algorithms.robust import Median
-from shoal.algorithms.rule import LocalRule
+from shoal.algorithms.rule import LocalRule, zeros
 from shoal.algorithms.scaffold import Controlled
 from shoal.algorithms.statistics import Moments
 from shoal.core.errors import ConfigurationError, SimulationOnly, UnknownSetting
@@ -61,12 +61,21 @@ def local_rule(plan: LocalPlan) -> LocalRule | None:
 
 
 def check_servable(spec: TaskSpec) -> None:
-    """Raise SimulationOnly for a task whose rule real devices cannot carry out."""
+    """Raise SimulationOnly for a task whose rule devices cannot carry out, ConfigurationError for an unknown rule."""
     rule = local_rule(spec.local)
-    if rule is not None and not rule.on_devices:
+    if rule is None:
+        return
+    if not rule.on_devices:
         raise SimulationOnly(
             f"task {spec.name!r} has the local rule {rule.name!r}, which devices that come and go cannot carry out",
             "simulate it: shoal.simulate(...), or publish with another strategy, such as shoal.fedavg()",
+        )
+    # what devices share travels with the server optimizer's state, which is none of their business
+    if rule.shares and server_optimizer(spec.server).init(zeros(spec.arrays)):
+        raise SimulationOnly(
+            f"task {spec.name!r} has the local rule {rule.name!r} and the server optimizer {spec.server.name!r}, "
+            "which keeps a state",
+            "publish it with a server optimizer that keeps none, such as sgd, or simulate it",
         )
 
 

@@ -5,7 +5,7 @@ and begin at zero. Those that it `shares` belong to the version: clients get the
 names in their updates, averaged, are added to them. Those that it `keeps` stay with a client from round to round.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeAlias
 
@@ -38,14 +38,16 @@ class Work:
 class LocalRule(Protocol):
     """One paper's work of a client. The defaults do nothing; a rule overrides what its paper says.
 
-    `on_devices` says that real devices can carry it out, which come and go as they like.
+    `corrects` says that it changes gradients, which a plan has no input for; `on_devices` that real devices can carry
+    it out, which come and go as they like and begin at zero again when they lost what they kept.
     """
 
     name: ClassVar[str]
     shares: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
     measures_start: ClassVar[bool] = False
-    on_devices: ClassVar[bool] = False
+    corrects: ClassVar[bool] = False
+    on_devices: ClassVar[bool] = True
 
     def check(self, plan: LocalPlan) -> None:
         """Raise TaskError for a local plan that the paper's reasoning does not hold for."""
@@ -70,9 +72,47 @@ class LocalRule(Protocol):
         return None
 
 
+def by_plan(rule: LocalRule, plan: LocalPlan) -> bool:
+    """Whether the exported training step of a task is enough to follow a rule: one training, of plain gradients."""
+    return not (rule.corrects or rule.measures_start or rule.companion(plan) is not None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ruled:
+    """A rule at work on one model, for one client at a time.
+
+    `version` holds the shared trees and `own` what the client keeps, as "<tree>/<array>"; what is missing is zero.
+    """
+
+    rule: LocalRule
+    arrays: Mapping[str, ArraySpec]
+
+    def correction(self, version: Tree, own: Tree) -> Tree:
+        """Return what is added to every gradient of a client."""
+        return self.rule.correction(self._trees(version, own))
+
+    def finished(
+        self, update: Update, plan: LocalPlan, steps: int, version: Tree, own: Tree, start_loss: float
+    ) -> tuple[Update, dict[str, Array]]:
+        """Return the update that leaves, and the rule's part of what the client keeps from now on."""
+        work = Work(update, plan, steps, self.arrays, self._trees(version, own), start_loss)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused by name where the update is checked
+            update, kept = self.rule.finish(work)
+        return update, {f"{tree}/{name}": array for tree, arrays in kept.items() for name, array in arrays.items()}
+
+    def _trees(self, version: Tree, own: Tree) -> Trees:
+        shared = {tree: section(version, tree, self.arrays) for tree in self.rule.shares}
+        return {**shared, **{tree: section(own, tree, self.arrays) for tree in self.rule.keeps}}
+
+
 def trainable_specs(arrays: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
     """Return the trainable arrays of a model."""
     return {name: spec for name, spec in arrays.items() if spec.role is Role.TRAINABLE}
+
+
+def shared_specs(arrays: Mapping[str, ArraySpec], trees: Iterable[str]) -> dict[str, ArraySpec]:
+    """Return the layout of trees of a rule in one, as "<tree>/<array>"."""
+    return {f"{tree}/{name}": spec for tree in trees for name, spec in trainable_specs(arrays).items()}
 
 
 def zeros(arrays: Mapping[str, ArraySpec]) -> dict[str, Array]:

@@ -33,6 +33,7 @@ class Controlled(LocalRule):
     name: ClassVar[str] = "scaffold"
     shares: ClassVar[tuple[str, ...]] = (CONTROL,)
     keeps: ClassVar[tuple[str, ...]] = (OWN,)
+    corrects: ClassVar[bool] = True
     participation: float = 0.0
 
     def check(self, plan: LocalPlan) -> None:

@@ -1,5 +1,7 @@
 """How far a client's optimizer goes: what the steps of a round add up to where they are sums of gradients."""
 
+import math
+
 from shoal.core.errors import TaskError
 from shoal.core.task import LocalPlan
 
@@ -11,6 +13,11 @@ def check_steps(plan: LocalPlan, paper: str, *, momentum: bool = False) -> None:
         raise TaskError(f"{paper} with the local optimizer {optimizer.name}", "use shoal.sgd(...): it counts steps")
     if optimizer.options.get("momentum") and not momentum:
         raise TaskError(f"{paper} with momentum {optimizer.options['momentum']}", "use shoal.sgd without momentum")
+
+
+def steps_of(rows: int, plan: LocalPlan) -> int:
+    """Return how many optimizer steps a client with so many rows takes."""
+    return plan.epochs * math.ceil(rows / plan.batch_size)
 
 
 def effective_steps(plan: LocalPlan, steps: int) -> float:

@@ -12,6 +12,8 @@ class Assignment:
     """One device's lease on a round: train from `version`, report before `deadline`.
 
     `version` is the digest of the model to start from, so that a late download can never bring the next one.
+    `checkpoint` is that of what belongs to the version beside its arrays, for tasks with a rule whose trees devices
+    share; "" when there is nothing yet.
     """
 
     id: str
@@ -22,6 +24,7 @@ class Assignment:
     version: str
     seed: int
     deadline: float
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from shoal.algorithms.rule import by_plan
 from shoal.core.errors import NotExportable, RuntimeMismatch, TaskError
 from shoal.core.seeds import derive
 from shoal.core.task import LocalPlan
@@ -42,8 +43,9 @@ def export(task: Task, *, rows: int | None = None) -> Plan:
     if task.example is None:
         raise TaskError(f"task {task.name!r} has no example", "give one batch: Task(..., example=(x, y))")
     task = started(task)
-    if task.plan.rule is not None:
-        raise NotExportable(f"a task whose strategy trains by the rule {task.plan.rule.name!r}", TRUSTED)
+    rule = task.strategy.rule
+    if rule is not None and not by_plan(rule, task.plan):
+        raise NotExportable(f"a task whose strategy trains by the rule {rule.name!r}", TRUSTED)
     return _Export(task, rows).plan()
 
 

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 
 from shoal.core.receipt import Receipt
 from shoal.core.seeds import derive, deriving
-from shoal.core.types import Assignment
+from shoal.core.task import TaskSpec
+from shoal.core.types import Assignment, ModelVersion
 from shoal.rounds.effects import Accept, Refuse
 from shoal.rounds.events import Reported
 
 
 def assignment_of(
-    task: str, seed: int, place: tuple[int, int, str], version: str, deadline: float, turn: int = 0
+    task: str, spec: TaskSpec, place: tuple[int, int, str], base: ModelVersion, deadline: float, turn: int = 0
 ) -> Assignment:
-    """Return a device's part in a round: `place` is (round, attempt, device).
+    """Return a device's part in a round, which begins from `base`: `place` is (round, attempt, device).
 
     `turn` counts the parts that the device had before in a buffered round. Each has a seed of its own: the same work
     twice would count the same change twice.
@@ -26,9 +27,10 @@ def assignment_of(
         round=number,
         attempt=attempt,
         device=device,
-        version=version,
-        seed=derive(seed, number, device, *turns),
+        version=base.digest,
+        seed=derive(spec.seed, number, device, *turns),
         deadline=deadline,
+        checkpoint="" if spec.local.rule is None else base.checkpoint,
     )
 
 

@@ -126,11 +126,11 @@ def _assign(state: "TaskState", device: str, held: Lease | None, now: float) -> 
 def _assignment(state: "TaskState", device: str, now: float) -> Assignment:
     place = (state.round, state.attempt, device)
     if state.spec.plan.buffered is None:
-        return assignment_of(state.task, state.spec.seed, place, state.base.digest, state.deadline)
+        return assignment_of(state.task, state.spec, place, state.base, state.deadline)
     turn = state.turns.get(device, 0)
     state.turns[device] = turn + 1
     deadline = now + state.spec.plan.deadline
-    return assignment_of(state.task, state.spec.seed, place, state.base.digest, deadline, turn)
+    return assignment_of(state.task, state.spec, place, state.base, deadline, turn)
 
 
 def takes(state: "TaskState", lease: Lease, now: float) -> bool:

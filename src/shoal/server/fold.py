@@ -14,10 +14,9 @@ import numpy as np
 
 from shoal.algorithms import registry
 from shoal.algorithms.buffered import damped
-from shoal.algorithms.optimizer import ServerOptimizer
-from shoal.algorithms.strategy import advance, trainable
+from shoal.algorithms.strategy import first_memory, next_version
 from shoal.core.task import ArraySpec, TaskSpec
-from shoal.core.tree import WRITE_BYTES, Tree, header
+from shoal.core.tree import WRITE_BYTES, Array, Tree, header
 from shoal.core.types import Update
 from shoal.rounds.effects import Contribution, Fold
 from shoal.server.storage import Slices, Storage, TreeFile, blocks
@@ -28,7 +27,7 @@ from shoal.store.store import Blobs
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Digests of the new version and of the server optimizer's state ("" when it has none)."""
+    """Digests of the new version and of what belongs to it beside its arrays ("" when there is nothing)."""
 
     digest: str
     checkpoint: str
@@ -44,21 +43,23 @@ def fold(spec: TaskSpec, work: Fold, storage: Storage) -> Folded:
     base = storage.checked(work.base.digest)
     start = storage.checked(work.start) if work.start else None
     updates = [(given, storage.checked(given.digest)) for given in work.contributions]
-    server = registry.server_optimizer(spec.server)
+    server, shares = registry.server_optimizer(spec.server), registry.shared_trees(spec.local)
     checkpoint = storage.checked(work.base.checkpoint) if work.base.checkpoint else None
     model = storage.blobs.writer("published")
     try:
         model.write(header({name: (array.dtype, array.shape) for name, array in arrays.items()}))
-        with _Checkpoint(server, arrays) as kept:
+        with _Checkpoint(first_memory(arrays, _nothing(arrays), server, shares), arrays) as kept:
             for group in blocks(arrays):
                 params = _cut(base, group)
-                delta = _combine(spec, group, updates)
-                delta = damped(arrays, delta, work.share, _cut(start, group) if start else None, params)
-                state = _state(server, params, arrays, group, checkpoint)
-                moved, state = advance(arrays, params, delta, server, state)
+                combined = _combine(spec, group, updates)
+                combined["delta"] = damped(
+                    arrays, combined["delta"], work.share, _cut(start, group) if start else None, params
+                )
+                memory = _memory(checkpoint, group) if checkpoint else first_memory(arrays, params, server, shares)
+                moved, memory = next_version(arrays, params, combined, server, memory)
                 for name, _, _ in group:
                     model.write(np.ascontiguousarray(moved[name]).tobytes())
-                kept.write(state, group)
+                kept.write(memory, group)
                 reached("mid_fold")
             digest = kept.commit(storage.blobs)
         reached("before_model")
@@ -75,22 +76,57 @@ def _cut(tree: TreeFile, group: Slices) -> Tree:
     return {name: tree.slice(name, start, stop) for name, start, stop in group}
 
 
-def _combine(spec: TaskSpec, group: Slices, updates: list[tuple[Contribution, TreeFile]]) -> Tree:
-    arrays = {name: replace(spec.arrays[name], shape=(stop - start,)) for name, start, stop in group}
-    part = replace(spec, arrays=arrays, extra={})
+def _nothing(arrays: Mapping[str, ArraySpec]) -> Tree:
+    return {name: np.zeros(0, array.dtype) for name, array in arrays.items()}
+
+
+def _combine(spec: TaskSpec, group: Slices, updates: list[tuple[Contribution, TreeFile]]) -> dict[str, Tree]:
+    cuts = _cuts(spec, group)
+    specs = {tree: {name: cut.spec for name, cut in arrays.items()} for tree, arrays in cuts.items()}
+    part = replace(spec, arrays=specs.pop("delta"), extra=specs)
     aggregator = registry.aggregator(spec.aggregator)
     state = aggregator.init(part)
     for given, file in updates:
-        delta = {name: file.slice(f"delta/{name}", start, stop) for name, start, stop in group}
-        state = aggregator.add(state, Update(given.assignment, delta, given.weight))
-    return aggregator.finish(state)["delta"]
+        trees = {
+            tree: {name: cut.read(f"{tree}/{name}", file) for name, cut in arrays.items()}
+            for tree, arrays in cuts.items()
+        }
+        state = aggregator.add(state, Update(given.assignment, trees.pop("delta"), given.weight, extra=trees))
+    return dict(aggregator.finish(state))
 
 
-def _state(
-    server: ServerOptimizer, params: Tree, arrays: Mapping[str, ArraySpec], group: Slices, checkpoint: TreeFile | None
-) -> Tree:
-    if checkpoint is None:
-        return server.init(trainable(arrays, params))
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The part of an array that belongs to a block: elements [start, stop), in the shape of `spec`."""
+
+    spec: ArraySpec
+    start: int
+    stop: int
+
+    def read(self, name: str, file: TreeFile) -> Array:
+        return file.slice(name, self.start, self.stop).reshape(self.spec.shape)
+
+
+def _cuts(spec: TaskSpec, group: Slices) -> dict[str, dict[str, _Cut]]:
+    """Return the parts of all trees of an update that belong to a block of the model's arrays.
+
+    Arrays like the model's are cut as those are; others, such as a number of steps, belong to every block.
+    """
+    ranges = {name: (start, stop) for name, start, stop in group}
+    cuts: dict[str, dict[str, _Cut]] = {}
+    for tree, arrays in spec.trees.items():
+        cuts[tree] = {}
+        for name, array in arrays.items():
+            if name in spec.arrays and spec.arrays[name].shape == array.shape:
+                if name in ranges:
+                    start, stop = ranges[name]
+                    cuts[tree][name] = _Cut(replace(array, shape=(stop - start,)), start, stop)
+            else:
+                cuts[tree][name] = _Cut(array, 0, array.size)
+    return cuts
+
+
+def _memory(checkpoint: TreeFile, group: Slices) -> Tree:
     ranges = {name: (start, stop) for name, start, stop in group}
     return {
         key: checkpoint.slice(key, *ranges[name])
@@ -100,11 +136,12 @@ def _state(
 
 
 class _Checkpoint:
-    """Collects the server optimizer's state block by block in a file of the canonical layout."""
+    """Collects what belongs to a version beside its arrays, block by block, in a file of the canonical layout.
 
-    def __init__(self, server: ServerOptimizer, arrays: Mapping[str, ArraySpec]) -> None:
-        probe = {name: np.zeros(0, array.dtype) for name, array in arrays.items()}
-        slots = server.init(trainable(arrays, probe))
+    `slots` are its arrays without their elements, named "<slot>/<array of the model>".
+    """
+
+    def __init__(self, slots: Tree, arrays: Mapping[str, ArraySpec]) -> None:
         layout = {key: (array.dtype.name, arrays[key.partition("/")[2]].shape) for key, array in slots.items()}
         self._header = header(layout)
         self._starts: dict[str, int] = {}
@@ -120,9 +157,9 @@ class _Checkpoint:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, state: Tree, group: Slices) -> None:
+    def write(self, memory: Tree, group: Slices) -> None:
         starts = {name: start for name, start, _ in group}
-        for key, array in state.items():
+        for key, array in memory.items():
             offset = self._starts[key] + starts[key.partition("/")[2]] * array.dtype.itemsize
             self._put(np.ascontiguousarray(array).tobytes(), offset)
 

@@ -6,14 +6,14 @@ What a client keeps lies in one tree: its local arrays under their own names, a 
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 import torch
 
-from shoal.algorithms.rule import LocalRule, Trees, Work, section
+from shoal.algorithms.rule import LocalRule, Ruled
 from shoal.algorithms.stacked import stack
-from shoal.core.task import ArraySpec, LocalPlan
+from shoal.algorithms.steps import steps_of
+from shoal.core.task import LocalPlan
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Update
 from shoal.train.arrays import load_arrays, tensor
@@ -22,31 +22,6 @@ from shoal.train.data import ClientData
 from shoal.train.evaluate import BATCH
 from shoal.train.objective import objective
 from shoal.train.task import Task
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ruled:
-    """A rule at work on one model, for one client at a time."""
-
-    rule: LocalRule
-    arrays: Mapping[str, ArraySpec]
-
-    def prepared(self, client: ClientData, version: Tree, own: Tree) -> ClientData:
-        """Return a client with its correction; `version` holds the shared trees, `own` what the client keeps."""
-        return replace(client, correction=self.rule.correction(self._trees(version, own)))
-
-    def finished(
-        self, client: ClientData, update: Update, plan: LocalPlan, version: Tree, own: Tree, start_loss: float
-    ) -> tuple[Update, dict[str, Array]]:
-        """Return the update that leaves, and the rule's part of what the client keeps from now on."""
-        work = Work(update, plan, steps_of(client.rows, plan), self.arrays, self._trees(version, own), start_loss)
-        with np.errstate(over="ignore", invalid="ignore"):  # refused by name where the update is checked
-            update, kept = self.rule.finish(work)
-        return update, {f"{tree}/{name}": array for tree, arrays in kept.items() for name, array in arrays.items()}
-
-    def _trees(self, version: Tree, own: Tree) -> Trees:
-        shared = {tree: section(version, tree, self.arrays) for tree in self.rule.shares}
-        return {**shared, **{tree: section(own, tree, self.arrays) for tree in self.rule.keeps}}
 
 
 class RuledCohort:
@@ -64,23 +39,17 @@ class RuledCohort:
         """Train every client by the rule, and where the rule asks for it a second time, by its companion plan."""
         model = {name: array for name, array in params.items() if name in self._ruled.arrays}
         kept = {client.name: personal.get(client.name, {}) for client in clients}
-        ready = [self._ruled.prepared(client, params, kept[client.name]) for client in clients]
+        ready = [replace(client, correction=self._ruled.correction(params, kept[client.name])) for client in clients]
         trained = self._inner.train_cohort(model, plan, ready, personal, round)
         if trained.updates is None:
             return trained
-        losses = self._start_losses(model, clients)
+        losses, at = self._start_losses(model, clients), plan.at_round(round)
         own: dict[str, dict[str, Array]] = {}
         updates: list[Update] = []
         for row, position in enumerate(trained.positions):
             client = clients[position]
-            given = (
-                client,
-                trained.updates.update(row),
-                plan.at_round(round),
-                params,
-                kept[client.name],
-                losses[position],
-            )
+            steps = steps_of(client.rows, plan)
+            given = (trained.updates.update(row), at, steps, params, kept[client.name], losses[position])
             update, rules = self._ruled.finished(*given)
             own[client.name] = {**kept[client.name], **trained.personal.get(client.name, {}), **rules}
             updates.append(update)
@@ -107,11 +76,6 @@ def _together(first: Trained, second: Trained) -> Trained:
         {**second.failures, **first.failures},
         {name: {**first.personal.get(name, {}), **own} for name, own in second.personal.items()},
     )
-
-
-def steps_of(rows: int, plan: LocalPlan) -> int:
-    """Return how many optimizer steps a client with so many rows takes."""
-    return plan.epochs * math.ceil(rows / plan.batch_size)
 
 
 def start_losses(task: Task, params: Tree, clients: Sequence[ClientData]) -> list[float]:
