@@ -64,7 +64,7 @@ def measure(owners: int, rounds: int) -> Large:
         idle, idle_agent = memory(server.pid, "VmRSS"), idle_owner()
         task = large_task.task()
         size = sum(tensor.nbytes for tensor in named_arrays(task.model).values())
-        run = line.publish(task, rounds=rounds, goal=owners)
+        run = line.publish(task, rounds=rounds, goal=owners, plan=False)
         agents = [
             running.enter_context(
                 started(

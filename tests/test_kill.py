@@ -109,7 +109,7 @@ def test_the_versions_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
         announced = json.loads(server.stdout.readline())
         until_serving(url)
         coordinator = running.enter_context(Coordinator.connect(url, token=announced["admin_token"]))
-        run = coordinator.publish(task, rounds=ROUNDS, goal=2, minimum=2)
+        run = coordinator.publish(task, rounds=ROUNDS, goal=2, minimum=2, plan=False)
         running.enter_context(child(*agent("bob"), token=announced["enrolment_token"]))
         until_reports(url, run.id, announced["admin_token"], 1)
         server.send_signal(signal.SIGKILL)

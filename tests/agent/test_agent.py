@@ -15,7 +15,9 @@ from tests.agent.federation import Faulty, Federation, line_data, line_task
 
 
 def publish(federation: Federation, rounds: int = 2, goal: int = 1, **changes: object) -> Run:
-    return federation.researcher.publish(line_task(**changes), rounds=rounds, goal=goal, deadline=60.0, seed=7)
+    return federation.researcher.publish(
+        line_task(**changes), rounds=rounds, goal=goal, deadline=60.0, seed=7, plan=False
+    )
 
 
 def digests(run: Run) -> list[str]:

@@ -94,7 +94,7 @@ def test_a_web_page_ends_a_device_that_never_joined(federation: Federation) -> N
 
 @pytest.mark.slow
 def test_a_device_that_joined_waits_until_the_page_is_gone(federation: Federation) -> None:
-    run_ = federation.researcher.publish(line_task(), rounds=2, goal=1, deadline=60.0)
+    run_ = federation.researcher.publish(line_task(), rounds=2, goal=1, deadline=60.0, plan=False)
     first = federation.start("bob", code=None)
     federation.said.until("enrolled as 'bob'")
     first.end()
@@ -105,7 +105,7 @@ def test_a_device_that_joined_waits_until_the_page_is_gone(federation: Federatio
 
 
 def test_an_agent_whose_clock_is_an_hour_off_works_like_any_other(federation: Federation) -> None:
-    made = federation.researcher.publish(line_task(), rounds=2, goal=2, deadline=60.0, lease=20.0)
+    made = federation.researcher.publish(line_task(), rounds=2, goal=2, deadline=60.0, lease=20.0, plan=False)
     for name, off in (("bob", HOUR), ("alice", -HOUR)):
         federation.start(name, clock=lambda off=off: time.time() + off)
     assert [version.reports for version in made.follow()] == [2, 2]

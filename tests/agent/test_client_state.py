@@ -66,7 +66,7 @@ def test_a_damaged_state_is_named(tmp_path: Path):
 @pytest.mark.slow
 def test_a_device_keeps_its_control_variate_in_its_home(federation: Federation):
     task = offset_task(strategy=shoal.scaffold(participation=1.0))
-    run = federation.researcher.publish(task, rounds=2, goal=1)
+    run = federation.researcher.publish(task, rounds=2, goal=1, plan=False)
     with open_device(federation, "ann", task) as device:
         device.observe(*user_data("ann"))
         assert device.sync()
@@ -83,7 +83,7 @@ def test_a_device_keeps_its_control_variate_in_its_home(federation: Federation):
 @pytest.mark.slow
 def test_dittos_own_model_is_the_devices_personal_model(federation: Federation):
     task = offset_task(strategy=shoal.ditto(lam=0.1))
-    run = federation.researcher.publish(task, rounds=2, goal=2)
+    run = federation.researcher.publish(task, rounds=2, goal=2, plan=False)
     with open_device(federation, "ann", task) as ann, open_device(federation, "bob", task) as bob:
         for _ in range(2):
             for device in (ann, bob):

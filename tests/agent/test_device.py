@@ -29,7 +29,7 @@ def sync_all(federation: Federation, devices: list[Device], run, rounds: int) ->
 @pytest.mark.slow
 def test_predictions_get_better_with_use(federation: Federation):
     names, task = ["ann", "ben", "cat"], offset_task(own=True)
-    run = federation.researcher.publish(task, rounds=5, goal=3)
+    run = federation.researcher.publish(task, rounds=5, goal=3, plan=False)
     devices = [open_device(federation, name, task) for name in names]
     before = error_of(devices[0], "ann")
     for name, device in zip(names, devices, strict=True):
@@ -76,7 +76,7 @@ def test_held_out_examples_are_never_trained_on(federation: Federation):
         return ((output - target) ** 2).mean()
 
     with open_device(federation, "ann", offset_task(loss=loss)) as device:
-        federation.researcher.publish(offset_task(loss=loss), rounds=1, goal=1)
+        federation.researcher.publish(offset_task(loss=loss), rounds=1, goal=1, plan=False)
         x, _ = user_data("ann", 100)
         y = np.arange(100, dtype=np.float32) / 100
         device.observe(x, y)
@@ -92,7 +92,7 @@ def test_held_out_examples_are_never_trained_on(federation: Federation):
 
 
 def test_a_device_works_without_a_coordinator(federation: Federation):
-    run = federation.researcher.publish(offset_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(offset_task(), rounds=1, goal=1, plan=False)
     open_device(federation, "ann").close()
     transport = federation.transport
     federation.transport = _Away()  # type: ignore[assignment]
@@ -119,7 +119,7 @@ def test_a_first_join_needs_the_coordinator(federation: Federation):
 
 
 def test_code_that_is_not_the_tasks_is_refused(federation: Federation):
-    federation.researcher.publish(offset_task(), rounds=1, goal=1)
+    federation.researcher.publish(offset_task(), rounds=1, goal=1, plan=False)
     with pytest.raises(CodeMismatch):
         open_device(federation, "ann", offset_task(own=True))
     open_device(federation, "ann").close()
@@ -139,7 +139,7 @@ def test_examples_that_the_task_cannot_use_are_refused(federation: Federation, x
 
 def test_local_arrays_stay_and_survive(federation: Federation):
     task = offset_task(own=True)
-    run = federation.researcher.publish(task, rounds=1, goal=2)
+    run = federation.researcher.publish(task, rounds=1, goal=2, plan=False)
     for name in ("ann", "ben"):
         with open_device(federation, name, task) as device:
             device.observe(*user_data(name))
@@ -155,7 +155,7 @@ def test_local_arrays_stay_and_survive(federation: Federation):
 
 def test_an_update_that_holds_a_local_array_is_refused(federation: Federation):
     task = offset_task(own=True)
-    run = federation.researcher.publish(task, rounds=1, goal=1)
+    run = federation.researcher.publish(task, rounds=1, goal=1, plan=False)
     with open_device(federation, "ann", task) as device:
         device.observe(*user_data("ann"))
         take_part = device._learner.take_part
@@ -172,7 +172,7 @@ def test_an_update_that_holds_a_local_array_is_refused(federation: Federation):
 
 def test_an_update_from_the_personal_model_is_its_change_from_the_global_one(federation: Federation):
     task = offset_task("personal")
-    run = federation.researcher.publish(task, rounds=1, goal=1)
+    run = federation.researcher.publish(task, rounds=1, goal=1, plan=False)
     with open_device(federation, "ann", task) as device:
         device.observe(*user_data("ann"))
         device.personalise()
@@ -201,7 +201,7 @@ def test_personal_training_starts_where_it_says(federation: Federation):
 
 
 def test_a_restart_brings_everything_back(federation: Federation):
-    federation.researcher.publish(offset_task(), rounds=1, goal=1)
+    federation.researcher.publish(offset_task(), rounds=1, goal=1, plan=False)
     x, y = user_data("ann")
     with open_device(federation, "ann") as device:
         device.observe(x, y)
@@ -215,7 +215,7 @@ def test_a_restart_brings_everything_back(federation: Federation):
 def test_what_was_learnt_for_a_report_is_kept_with_it(federation: Federation):
     """The answer to a durable report is lost: nothing is trained twice, the local arrays are those of the report."""
     task = offset_task(own=True)
-    run = federation.researcher.publish(task, rounds=1, goal=1)
+    run = federation.researcher.publish(task, rounds=1, goal=1, plan=False)
     transport = federation.transport
     federation.transport = Faulty(transport, "/report", [httpx.ReadError("gone")], after=True)  # type: ignore[assignment]
     with open_device(federation, "ann", task) as device:
@@ -233,7 +233,7 @@ def test_what_was_learnt_for_a_report_is_kept_with_it(federation: Federation):
 
 
 def test_leaving_wipes_and_revokes(federation: Federation):
-    federation.researcher.publish(offset_task(), rounds=1, goal=1)
+    federation.researcher.publish(offset_task(), rounds=1, goal=1, plan=False)
     device = open_device(federation, "ann")
     home = device._home.path
     device.observe(*user_data("ann"))
@@ -249,7 +249,7 @@ def test_leaving_wipes_and_revokes(federation: Federation):
 
 
 def test_leaving_gives_a_place_in_a_round_back(federation: Federation):
-    run = federation.researcher.publish(offset_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(offset_task(), rounds=1, goal=1, plan=False)
 
     def die():
         raise InterruptedError

@@ -59,7 +59,7 @@ def test_a_device_goes_on_where_it_was(
     server: ServerProcess, tmp_path: Path, place: str, personal: bool, pending: int, accepted: int
 ):
     with Coordinator.connect(server.url, token=server.admin_token) as coordinator:
-        run = coordinator.publish(offset_task(own=True), rounds=1, goal=1)
+        run = coordinator.publish(offset_task(own=True), rounds=1, goal=1, plan=False)
         killed(server, tmp_path / "home", place)
         with opened(server, tmp_path / "home") as device:
             if place == "joined":
@@ -80,7 +80,7 @@ def test_a_device_goes_on_where_it_was(
 
 def test_a_device_that_dies_after_its_receipt_sends_nothing_twice(server: ServerProcess, tmp_path: Path):
     with Coordinator.connect(server.url, token=server.admin_token) as coordinator:
-        run = coordinator.publish(offset_task(own=True), rounds=1, goal=1)
+        run = coordinator.publish(offset_task(own=True), rounds=1, goal=1, plan=False)
         killed(server, tmp_path / "home", "acknowledged")
         assert [(version.number, version.reports) for version in run.follow()] == [(1, 1)]
         with opened(server, tmp_path / "home") as device:

@@ -60,7 +60,7 @@ def test_no_example_is_in_what_a_device_sends(federation: Federation):
     x = (rng.standard_normal((120, 3)) * 3 + 1.23456).astype(np.float32)
     y = (x @ np.float32([1, -2, 3])).astype(np.float32)
     task, inner = offset_task(), federation.transport
-    run = federation.researcher.publish(task, rounds=6, goal=1)
+    run = federation.researcher.publish(task, rounds=6, goal=1, plan=False)
     tap = Tap(inner)
     federation.transport = tap  # type: ignore[assignment]
     with open_device(federation, "ann", task) as device:

@@ -24,7 +24,7 @@ class Switch:
 
 
 def test_it_takes_part_once_conditions_hold(federation: Federation):
-    run = federation.researcher.publish(offset_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(offset_task(), rounds=1, goal=1, plan=False)
     switch = Switch(charging=False)
     with open_device(federation, "ann", probe=switch, probe_seconds=0.01) as device:
         device.observe(*user_data("ann"))
@@ -52,7 +52,7 @@ def test_training_stops_at_once_when_a_condition_ends(federation: Federation):
         return ((output - target) ** 2).mean()
 
     task = offset_task(loss=loss)
-    run = federation.researcher.publish(task, rounds=1, goal=1)
+    run = federation.researcher.publish(task, rounds=1, goal=1, plan=False)
     with open_device(federation, "ann", task, probe=switch, probe_seconds=0.0) as device:
         device.observe(*user_data("ann", 400))
         device.run(Conditions(charging=True))
@@ -71,7 +71,7 @@ def test_training_stops_at_once_when_a_condition_ends(federation: Federation):
 
 
 def test_what_only_a_person_can_mend_ends_it_and_is_told(federation: Federation):
-    federation.researcher.publish(offset_task(), rounds=1, goal=1)
+    federation.researcher.publish(offset_task(), rounds=1, goal=1, plan=False)
     with open_device(federation, "ann") as device:
         device.observe(*user_data("ann"))
         identities = federation.coordinator.identities
@@ -86,7 +86,7 @@ def test_what_only_a_person_can_mend_ends_it_and_is_told(federation: Federation)
 
 
 def test_it_personalises_when_there_is_something_new(federation: Federation):
-    federation.researcher.publish(offset_task(), rounds=1, goal=2)  # which one device does not end
+    federation.researcher.publish(offset_task(), rounds=1, goal=2, plan=False)  # which one device does not end
     with open_device(federation, "ann", probe_seconds=0.01) as device:
         device.observe(*user_data("ann"))
         trained, keep = threading.Semaphore(0), device._personal.keep

@@ -66,7 +66,7 @@ class Recording(httpx.BaseTransport):
 
 
 def test_it_goes_back_to_the_version_before_without_a_download(federation: Federation):
-    run = federation.researcher.publish(offset_task(), rounds=2, goal=1)
+    run = federation.researcher.publish(offset_task(), rounds=2, goal=1, plan=False)
     x, y = user_data("ann")
     federation.transport = recording = Recording(federation.transport)  # type: ignore[assignment]
     with open_device(federation, "ann") as device:
@@ -84,7 +84,7 @@ def test_it_goes_back_to_the_version_before_without_a_download(federation: Feder
 
 
 def test_a_download_that_is_not_what_its_digest_says_is_reported_and_not_served(federation: Federation):
-    run = federation.researcher.publish(offset_task(), rounds=2, goal=1)
+    run = federation.researcher.publish(offset_task(), rounds=2, goal=1, plan=False)
     federation.transport = recording = Recording(federation.transport)  # type: ignore[assignment]
     with open_device(federation, "ann") as device:
         device.observe(*user_data("ann"))
@@ -104,7 +104,7 @@ def test_a_download_that_is_not_what_its_digest_says_is_reported_and_not_served(
 
 @pytest.mark.parametrize("key", [None, bytes(32)])
 def test_a_damaged_version_gives_way_to_its_predecessor_without_a_network(federation: Federation, key):
-    run = federation.researcher.publish(offset_task(), rounds=2, goal=1)
+    run = federation.researcher.publish(offset_task(), rounds=2, goal=1, plan=False)
     x, y = user_data("ann")
     with open_device(federation, "ann", key=key) as device:
         device.observe(x, y)
@@ -151,7 +151,7 @@ class Clumsy:
 
 def test_a_version_that_gives_no_number_on_its_own_rows_is_reported_and_not_served(federation: Federation):
     task = offset_task(model=Root())
-    run = federation.researcher.publish(task, rounds=3, goal=1)
+    run = federation.researcher.publish(task, rounds=3, goal=1, plan=False)
     x, y = user_data("ann")
     with open_device(federation, "ann", task) as device:
         device.observe(x, np.abs(y))
@@ -172,7 +172,7 @@ def test_a_version_that_gives_no_number_on_its_own_rows_is_reported_and_not_serv
 
 def test_devices_try_a_candidate_measure_it_and_all_serve_it(federation: Federation):
     serving = Serving("canary", Canary(1.0, devices=2, minimum_rows=10))
-    run = federation.researcher.publish(offset_task(), rounds=1, goal=1, serving=serving)
+    run = federation.researcher.publish(offset_task(), rounds=1, goal=1, serving=serving, plan=False)
     with open_device(federation, "ann") as ann, open_device(federation, "ben") as ben:
         for device in (ann, ben):
             device.observe(*user_data("ann"))

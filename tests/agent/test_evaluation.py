@@ -35,7 +35,7 @@ def start(federation: Federation, name: str, policy: Policy | None = None, holdo
 
 
 def trained(federation: Federation):
-    run = federation.researcher.publish(task(), rounds=2, goal=2)
+    run = federation.researcher.publish(task(), rounds=2, goal=2, plan=False)
     list(run.follow())
     return run
 
@@ -73,7 +73,7 @@ def test_the_mean_over_owners_is_that_over_their_pooled_rows_and_no_update_trave
     ],
 )
 def test_an_owner_refuses_what_it_does_not_allow_or_have(federation: Federation, policy, holdout, goal, metric, why):
-    federation.researcher.publish(task(), rounds=1, goal=1)
+    federation.researcher.publish(task(), rounds=1, goal=1, plan=False)
     start(federation, "bob", policy, holdout)
     list(federation.researcher.run("line").follow())
     with pytest.raises(Abandoned, match="line-evaluation-1"):
@@ -83,7 +83,7 @@ def test_an_owner_refuses_what_it_does_not_allow_or_have(federation: Federation,
 
 @pytest.mark.slow
 def test_an_owner_who_keeps_metrics_back_is_not_asked(federation: Federation):
-    federation.researcher.publish(task(), rounds=1, goal=1)
+    federation.researcher.publish(task(), rounds=1, goal=1, plan=False)
     start(federation, "bob", Policy(evaluation=False))
     list(federation.researcher.run("line").follow())
     with pytest.raises(Abandoned, match="line-evaluation-1"):
@@ -92,7 +92,7 @@ def test_an_owner_who_keeps_metrics_back_is_not_asked(federation: Federation):
 
 
 def test_an_owner_may_let_its_own_metrics_go(federation: Federation):
-    federation.researcher.publish(task(), rounds=1, goal=1)
+    federation.researcher.publish(task(), rounds=1, goal=1, plan=False)
     start(federation, "bob", Policy(own_metrics=True))
     run = federation.researcher.run("line")
     list(run.follow())

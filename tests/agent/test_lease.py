@@ -13,7 +13,7 @@ from tests.agent.federation import URL, Federation, line_task
 @pytest.fixture
 def work(federation: Federation):
     """A lease of 120 s on round 1 of a task, its clock, and the coordinator's view of when it ends."""
-    run = federation.researcher.publish(line_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(line_task(), rounds=1, goal=1, plan=False)
     agent = federation.agent("bob")
     agent._enrol()
     connection = Connection(URL, key=agent._identity.key, transport=federation.transport)

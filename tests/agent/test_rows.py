@@ -32,7 +32,7 @@ def wrong_data(rows: int = 12) -> ArrayData:
 
 def test_an_owner_refuses_round_1_when_its_rows_are_not_what_the_task_asks(federation: Federation):
     code = line_task(ranges=RANGES)
-    run = federation.researcher.publish(code, rounds=1, goal=1)
+    run = federation.researcher.publish(code, rounds=1, goal=1, plan=False)
     federation.start("bob", wrong_data(), code=lambda: code)
     said = federation.said.until("refused round 1")
     assert "'x' at [1] holds 250 in 1 of 12 rows, the task asks for -10 to 10" in said
@@ -54,7 +54,7 @@ def test_a_check_over_all_owners_tells_rows_and_ranges(federation: Federation):
         assert found.columns[f"x[{column}]"] == (together[:, column].min(), together[:, column].max())
     assert federation.said.until("check: count, minimum, maximum of 4 columns over 12 rows")
     assert [status.phase for status in federation.researcher.tasks()] == ["finished"]
-    run = federation.researcher.publish(code, rounds=1, goal=2)
+    run = federation.researcher.publish(code, rounds=1, goal=2, plan=False)
     assert [version.reports for version in run.follow()] == [2]
 
 
@@ -96,7 +96,7 @@ def test_labels_and_batches_of_several_arrays(federation: Federation):
         ranges={"user": (0, 4), "item": (0, 6)},
     )
     federation.start("bob", ArrayData(rows), code=lambda: code, settings=LocalSettings(holdout=0.25))
-    run = federation.researcher.publish(code, rounds=2, goal=1)
+    run = federation.researcher.publish(code, rounds=2, goal=1, plan=False)
     versions = list(run.follow())
     assert set(versions[1].metrics) == {"loss", "holdout_loss", "holdout_accuracy"}
     mine = run.evaluate(code, versions[1])
@@ -126,7 +126,7 @@ def accuracy(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_rows_held_out_are_not_trained_on_and_measure_the_downloaded_version(federation: Federation):
     code = line_task(metrics={"mae": nn.functional.l1_loss})
     data = line_data("bob", 50)
-    run = federation.researcher.publish(code, rounds=1, goal=1)
+    run = federation.researcher.publish(code, rounds=1, goal=1, plan=False)
     federation.start("bob", data, code=lambda: code, settings=LocalSettings(holdout=0.2))
     (version,) = run.follow()
     held = permutation(derive(0, "bob", "holdout"), 50)[:10]
@@ -150,7 +150,7 @@ def test_neither_part_is_smaller_than_the_policy_asks(share: float, federation: 
 
 
 def test_the_first_report_tells_where_it_comes_from_and_the_rest_do_not(federation: Federation):
-    run = federation.researcher.publish(line_task(), rounds=2, goal=1)
+    run = federation.researcher.publish(line_task(), rounds=2, goal=1, plan=False)
     data = line_data("bob")
     federation.start("bob", data, policy=Policy(data_digest=True))
     list(run.follow())
@@ -170,7 +170,7 @@ def test_the_first_report_tells_where_it_comes_from_and_the_rest_do_not(federati
 def test_a_digest_of_rows_leaves_only_where_the_policy_lets_it(
     policy: Policy, told: dict[str, str], federation: Federation
 ):
-    run = federation.researcher.publish(line_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(line_task(), rounds=1, goal=1, plan=False)
     federation.start("bob", policy=policy)
     list(run.follow())
     assert {name: origin.data for name, origin in run.manifest().owners.items()} == told
@@ -188,6 +188,6 @@ def test_wider_numbers_are_cast_and_other_kinds_are_not():
 def test_a_table_names_the_column(federation: Federation):
     table = Table(("a", "b", "c", "price"), np.full((12, 4), 3.0))
     code = line_task(ranges={"x": (0.0, 2.0)}, example=(np.ones((4, 3), np.float32), -np.ones(4, np.float32)))
-    federation.researcher.publish(code, rounds=1, goal=1)
+    federation.researcher.publish(code, rounds=1, goal=1, plan=False)
     federation.start("bob", TableData(table, "price"), code=lambda: code)
     assert "column 'a' holds 3 in 12 of 12 rows" in federation.said.until("refused")

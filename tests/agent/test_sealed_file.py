@@ -56,7 +56,7 @@ def test_what_was_changed_is_noticed(tmp_path: Path, damage: str):
 
 @pytest.mark.slow
 def test_an_update_that_waits_is_sealed_and_sent_after_a_restart(federation: Federation):
-    run = federation.researcher.publish(offset_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(offset_task(), rounds=1, goal=1, plan=False)
     transport = federation.transport
     federation.transport = Faulty(transport, "/report", [httpx.ReadError("gone")], after=False)  # type: ignore[assignment]
     with open_device(federation, "ann", key=KEY) as device:

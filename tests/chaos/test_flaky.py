@@ -48,7 +48,7 @@ def undisturbed() -> list[str]:
 
 
 def trained(researcher: Researcher) -> list[str]:
-    run = researcher.publish(line_task(), rounds=ROUNDS, goal=3, minimum=3, seed=1)
+    run = researcher.publish(line_task(), rounds=ROUNDS, goal=3, minimum=3, seed=1, plan=False)
     versions = list(run.follow())
     assert [version.reports for version in versions] == [3] * ROUNDS
     return [version.digest for version in versions]

@@ -34,7 +34,14 @@ def federation(tmp_path: Path, clock: ManualClock) -> Iterator[Federation]:
 
 def publish(federation: Federation, rounds: int, minimum: int, attempts: int = 3) -> Run:
     return federation.researcher.publish(
-        line_task(), rounds=rounds, goal=2, minimum=minimum, deadline=DEADLINE, lease=DEADLINE, attempts=attempts
+        line_task(),
+        rounds=rounds,
+        goal=2,
+        minimum=minimum,
+        deadline=DEADLINE,
+        lease=DEADLINE,
+        attempts=attempts,
+        plan=False,
     )
 
 

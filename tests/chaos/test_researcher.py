@@ -28,7 +28,7 @@ RESEARCHER = """
 import os, shoal
 from tests.agent.federation import line_task
 coordinator = shoal.Coordinator.connect(os.environ["SHOAL_URL"], token=os.environ["SHOAL_TOKEN"])
-for version in coordinator.publish(line_task(), rounds={rounds}, goal=2).follow():
+for version in coordinator.publish(line_task(), rounds={rounds}, goal=2, plan=False).follow():
     print(version.number, flush=True)
 """
 

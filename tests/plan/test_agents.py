@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import shoal
-from shoal.agent.plan_training import followed
 from shoal.core.errors import PlanError
 from shoal.core.task import RoundPlan
+from shoal.plan.client import followed
 from shoal.train.task import compile_task
 from tests.agent.conftest import federation as federation
 from tests.agent.federation import Federation, line_data, line_task
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 def test_torch_and_plan_make_one_version_together(federation: Federation) -> None:
     federation.start("alice")
     federation.start("bob", line_data("bob"), None, plans=("line",))
-    run = federation.researcher.publish(line_task(), rounds=2, goal=2, plan=True)
+    run = federation.researcher.publish(line_task(), rounds=2, goal=2)
     versions = list(run.follow(within=60))
     assert versions[-1].number == 2
     assert federation.researcher.plan("line").digest == run.spec.exported
@@ -31,7 +31,7 @@ def test_a_rule_and_layers_that_stay_by_plan(federation: Federation) -> None:
     rows = {name: line_data(name, 12 + 5 * i) for i, name in enumerate(("alice", "bob"))}
     for name, data in rows.items():
         federation.start(name, data, None, plans=("line",))
-    run = federation.researcher.publish(task, rounds=3, goal=2, seed=1, plan=True)
+    run = federation.researcher.publish(task, rounds=3, goal=2, seed=1)
     assert list(run.follow(within=60))[-1].number == 3
     clients = {name: data.arrays for name, data in rows.items()}
     alone = shoal.simulate(task, clients, rounds=3, seed=1, trainer="loop")

@@ -16,14 +16,14 @@ from tests.agent.federation import Federation, line_task
 def test_a_buffered_task_is_trained_by_one_owner_who_comes_again(federation: Federation):
     federation.start("bob")
     task = replace(line_task(), strategy=shoal.fedbuff(size=2, concurrency=3))
-    run = federation.researcher.publish(task, rounds=2)
+    run = federation.researcher.publish(task, rounds=2, plan=False)
     assert [version.reports for version in run.follow()] == [2, 2]
     assert [record.reported for record in federation.researcher.rounds(run.id)] == [2, 2]
 
 
 def test_a_task_is_paused_resumed_extended_and_accounted_for(federation: Federation):
     researcher = federation.researcher
-    run = researcher.publish(line_task(), rounds=1, goal=1)
+    run = researcher.publish(line_task(), rounds=1, goal=1, plan=False)
     assert researcher.pause(run.id).phase == "paused"
     assert researcher.resume(run.id).phase == "collecting"
     federation.start("bob")
@@ -38,21 +38,23 @@ def test_a_task_is_paused_resumed_extended_and_accounted_for(federation: Federat
 def test_a_task_ends_early_when_nothing_improves(federation: Federation):
     federation.start("bob")
     stop = shoal.EarlyStop("loss", patience=1, min_improvement=1e9)
-    run = federation.researcher.publish(line_task(), rounds=50, goal=1, stop=stop)
+    run = federation.researcher.publish(line_task(), rounds=50, goal=1, stop=stop, plan=False)
     assert [version.number for version in run.follow()] == [1, 2]
     assert "'loss' has not improved" in federation.researcher.status(run.id).reason
 
 
 def test_a_goal_is_needed_and_must_be_the_buffers_size(federation: Federation):
     with pytest.raises(TaskError, match="has no goal"):
-        federation.researcher.publish(line_task(), rounds=1)
+        federation.researcher.publish(line_task(), rounds=1, plan=False)
     with pytest.raises(TaskError, match="a goal of 3 with a buffer of 2"):
-        federation.researcher.publish(replace(line_task(), strategy=shoal.fedbuff(size=2)), rounds=1, goal=3)
+        federation.researcher.publish(
+            replace(line_task(), strategy=shoal.fedbuff(size=2)), rounds=1, goal=3, plan=False
+        )
 
 
 def test_the_commands_say_the_same(federation: Federation, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Coordinator, "connect", lambda *_, **__: federation.researcher)
-    run = federation.researcher.publish(line_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(line_task(), rounds=1, goal=1, plan=False)
 
     def shoal_tasks(*arguments: str) -> str:
         done = CliRunner().invoke(app, ["tasks", *arguments, "--url", "http://shoal", "--token", "t"])

@@ -18,7 +18,7 @@ def trained(folder: Path, seed: int, rows: int = 12) -> tuple[Manifest, list[str
     """Train a task at a coordinator of its own; return its manifest and the digests of its versions."""
     federation = Federation(folder, MemoryStore(), MemoryBlobs())
     try:
-        run = federation.researcher.publish(line_task(), rounds=2, goal=2, seed=seed)
+        run = federation.researcher.publish(line_task(), rounds=2, goal=2, seed=seed, plan=False)
         for name in ("bob", "alice"):
             federation.start(name, line_data(name, rows), policy=Policy(data_digest=True))
         digests = [version.digest for version in run.follow(within=60.0)]
@@ -58,28 +58,33 @@ def test_a_manifest_tells_versions_seed_trainer_and_configuration(tmp_path: Path
 
 def test_an_earlier_version_is_where_the_next_task_starts(federation: Federation):
     federation.start("bob")
-    first = federation.researcher.publish(line_task(), rounds=2, goal=1)
+    first = federation.researcher.publish(line_task(), rounds=2, goal=1, plan=False)
     digests = {version.number: version.digest for version in first.follow()}
     for initial, number in (("line-1@1", 1), ((first, 1), 1), (first, 2)):
-        run = federation.researcher.publish(line_task(initial=initial), rounds=1, goal=1)
+        run = federation.researcher.publish(line_task(initial=initial), rounds=1, goal=1, plan=False)
         assert run.spec.initial == digests[number]
         federation.researcher.cancel(run.id)
 
 
 def test_an_earlier_version_that_there_is_not_is_named(federation: Federation):
     with pytest.raises(NotFound, match="no task 'nothing'"):
-        federation.researcher.publish(line_task(initial="nothing@3"), rounds=1, goal=1)
+        federation.researcher.publish(line_task(initial="nothing@3"), rounds=1, goal=1, plan=False)
     with pytest.raises(DataError, match=r"cannot read nothing\.safetensors"):
-        federation.researcher.publish(line_task(initial="nothing.safetensors"), rounds=1, goal=1)
-    other = federation.researcher.publish(line_task(name="frozen", roles={"scale": "buffer"}), rounds=1, goal=1)
+        federation.researcher.publish(line_task(initial="nothing.safetensors"), rounds=1, goal=1, plan=False)
+    other = federation.researcher.publish(
+        line_task(name="frozen", roles={"scale": "buffer"}), rounds=1, goal=1, plan=False
+    )
     with pytest.raises(TaskError, match=r"initial weights of task 'line': array 'layers.0.weight' is float32 \(2, 3\)"):
         federation.researcher.publish(
-            line_task(initial={**other.params(0), "layers.0.weight": np.zeros((2, 3), np.float32)}), rounds=1, goal=1
+            line_task(initial={**other.params(0), "layers.0.weight": np.zeros((2, 3), np.float32)}),
+            rounds=1,
+            goal=1,
+            plan=False,
         )
 
 
 def test_a_task_without_test_rows_has_nothing_to_measure_on(federation: Federation):
-    run = federation.researcher.publish(line_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(line_task(), rounds=1, goal=1, plan=False)
     with pytest.raises(DataError, match="task 'line' has no test rows"):
         run.evaluate(line_task())
     data = line_data("me").arrays

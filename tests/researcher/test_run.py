@@ -19,7 +19,7 @@ from tests.agent.federation import URL, Faulty, Federation, line_task
 def run(federation: Federation) -> Run:
     """A run of two rounds that is over."""
     federation.start("bob")
-    made = federation.researcher.publish(line_task(), rounds=2, goal=1)
+    made = federation.researcher.publish(line_task(), rounds=2, goal=1, plan=False)
     assert [version.number for version in made.follow()] == [1, 2]
     return made
 
@@ -76,7 +76,7 @@ class Tampering(Connection):
 
 
 def test_a_cancelled_task_ends_with_its_reason(federation: Federation):
-    run = federation.researcher.publish(line_task(), rounds=2, goal=1)
+    run = federation.researcher.publish(line_task(), rounds=2, goal=1, plan=False)
     status = federation.researcher.cancel("line", "not needed")
     assert status.phase == "cancelled"
     with pytest.raises(Abandoned, match="line-1 cancelled: not needed"):
@@ -87,20 +87,20 @@ def test_a_publish_whose_reply_was_lost_may_be_repeated(federation: Federation):
     lost = Faulty(federation.transport, "/v1/tasks", [httpx.ReadError("lost")], after=True)
     with Coordinator.connect(URL, token=federation.admin, transport=lost) as researcher:
         with pytest.raises(Unreachable):
-            researcher.publish(line_task(), rounds=2, goal=1)
-        assert researcher.publish(line_task(), rounds=2, goal=1).id == "line-1"
+            researcher.publish(line_task(), rounds=2, goal=1, plan=False)
+        assert researcher.publish(line_task(), rounds=2, goal=1, plan=False).id == "line-1"
     assert [status.id for status in federation.researcher.tasks()] == ["line-1"]
 
 
 def test_a_name_that_still_runs_is_not_taken_twice(federation: Federation):
-    federation.researcher.publish(line_task(), rounds=2, goal=1)
+    federation.researcher.publish(line_task(), rounds=2, goal=1, plan=False)
     with pytest.raises(Conflict, match="still runs"):
-        federation.researcher.publish(line_task(), rounds=3, goal=1)
+        federation.researcher.publish(line_task(), rounds=3, goal=1, plan=False)
     assert [status.id for status in federation.researcher.tasks()] == ["line-1"]
 
 
 def test_following_survives_a_coordinator_that_is_away_for_a_while(federation: Federation):
-    run = federation.researcher.publish(line_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(line_task(), rounds=1, goal=1, plan=False)
     federation.start("bob")
     away = Faulty(federation.transport, "/versions", [httpx.ConnectError("no") for _ in range(5)], after=False)
     delays: list[float] = []
@@ -111,7 +111,7 @@ def test_following_survives_a_coordinator_that_is_away_for_a_while(federation: F
 
 
 def test_patience_ends(federation: Federation):
-    run = federation.researcher.publish(line_task(), rounds=1, goal=1)
+    run = federation.researcher.publish(line_task(), rounds=1, goal=1, plan=False)
     federation.transport.close()
     clock = ManualClock()
     connection = Connection(URL, federation.admin, transport=federation.transport)
@@ -123,7 +123,7 @@ def test_patience_ends(federation: Federation):
 
 
 def test_no_version_within_the_time_given(federation: Federation):
-    run = federation.researcher.publish(line_task(), rounds=1, goal=2)
+    run = federation.researcher.publish(line_task(), rounds=1, goal=2, plan=False)
     with pytest.raises(Abandoned, match="line-1 has 0 of 2 reports for version 1"):
         list(run.follow(within=0.05))
 

@@ -164,7 +164,7 @@ def test_a_device_in_node_takes_part_and_gets_the_version(tmp_path: Path):
     with ServerProcess(tmp_path / "home", tmp_path / "log") as server:
         server.start()
         with shoal.Coordinator.connect(server.url, token=server.admin_token) as coordinator:
-            run = coordinator.publish(task, rounds=1, goal=1, plan=True)
+            run = coordinator.publish(task, rounds=1, goal=1)
             given = {"token": server.enrolment_token, "runtime": str(RUNTIME) + "/"}
             got = node(
                 script,

@@ -132,7 +132,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         coordinator = running.enter_context(Coordinator.connect(url, token=announced["admin_token"]))
         columns = (*TABLES["bob"].without(TARGET).columns, TARGET)
         task = regression.task(13, coordinator.statistics(columns, goal=2), lr=0.01)
-        run = coordinator.publish(task, rounds=ROUNDS, goal=3, seed=SEED)
+        run = coordinator.publish(task, rounds=ROUNDS, goal=3, seed=SEED, plan=False)
         browser = browse(
             url=url,
             token=token,

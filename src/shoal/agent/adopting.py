@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from shoal.agent.examples import ExampleStore
 from shoal.agent.learner import Learner
 from shoal.agent.participant import GOLDEN_BYTES
 from shoal.agent.personal import PersonalFile
 from shoal.agent.versions import Held, Trees, VersionFiles, read_trees
-from shoal.core.errors import CodeMismatch, CorruptStore, ShoalError, TaskError
+from shoal.core.errors import CorruptStore, PlanError, ShoalError, TaskError
 from shoal.core.task import TaskSpec
+from shoal.plan.file import MOST_BYTES
 from shoal.wire.http import Connection
 from shoal.wire.messages import HeadsHere, LatestReply, UnfitRequest
 from shoal.wire.models import fetch_bytes, file_size
@@ -18,8 +20,8 @@ from shoal.wire.models import fetch_bytes, file_size
 class Adopting:
     """Brings a device to the version that the coordinator tells it to serve, if that works here.
 
-    What fails (its bytes are not those of its digest, it is not of the task, the app's code is not the task's, its loss
-    on this device's held-out rows is not finite) is reported and not served.
+    What fails (its bytes are not those of its digest, it is not of the task, the app's code is not the task's, no
+    runtime here computes the plan, its loss on this device's held-out rows is not finite) is reported and not served.
     """
 
     def __init__(
@@ -37,13 +39,21 @@ class Adopting:
         self._personal = personal
         self._examples = examples
         self._say = say
-        self.held = files.load()
+        found = files.load()
+        self.held = found if found is not None and found.by_plan == learner.by_plan else None
         self.problem = ""
         if self.held is not None:
             blobs = {digest: files.blob(digest) or b"" for digest in self.held.digests}
             trees = read_trees(self.held, blobs)
             learner.prove(self.held, trees)
             learner.adopt(trees)
+        self._check_personal()
+
+    def _check_personal(self) -> None:
+        """Begin the personal model anew where it is of another model than the task's."""
+        if self._learner.ready and not self._personal.now.fits(self._learner.arrays):
+            self._say("the app has another model now: the personal one begins anew")
+            self._personal.keep(replace(self._personal.now, arrays={}, local={}))
 
     def stays(self, told: Sequence[HeadsHere]) -> bool:
         """Take note of the answer to a check-in; whether this device serves what it says, and need not ask for more."""
@@ -57,11 +67,10 @@ class Adopting:
     def refresh(self) -> bool:
         """Ask which version to serve, and serve it; whether it is another one.
 
-        Raises NotFound before the task is published, CodeMismatch when the app's code is not the task's model.
+        Raises NotFound before the task is published, CodeMismatch when the app's code is not the task's model,
+        RuntimeMismatch when no runtime here computes its plan.
         """
-        return self.serve(
-            self._connection.call("GET", f"/v1/tasks/{self._learner.task.name}/latest", None, LatestReply)
-        )
+        return self.serve(self._connection.call("GET", f"/v1/tasks/{self._learner.name}/latest", None, LatestReply))
 
     def serve(self, told: LatestReply) -> bool:
         """Serve a version; whether it is another one. Raises CodeMismatch, CorruptStore, TaskError once reported."""
@@ -73,18 +82,20 @@ class Adopting:
             self._report(told, self._files.refused[told.version.digest])
             return False
         spec = self.held.spec if self.held is not None and known else self._spec(told.task)
-        return self._adopt(told, Held(told.task, spec, told.version))
+        return self._adopt(told, Held(told.task, spec, told.version, self._learner.by_plan))
 
     def _spec(self, task: str) -> TaskSpec:
         return self._connection.call("GET", f"/v1/tasks/{task}", None, TaskSpec)
 
     def _adopt(self, told: LatestReply, held: Held) -> bool:
         try:
+            if held.by_plan and not held.spec.exported:
+                raise PlanError(f"task {held.task!r} was published without a plan", "publish it with one")
             blobs = self._fetched(held)
             trees = read_trees(held, blobs)
             self._learner.prove(held, trees)
-        except (CodeMismatch, CorruptStore, TaskError) as error:
-            self._report(told, str(error))
+        except (CorruptStore, TaskError) as error:
+            self._report(told, f"{error.code}: {error}")
             raise
         wrong = self._wrong(trees)
         if wrong:
@@ -93,6 +104,7 @@ class Adopting:
             return False
         self._files.keep(held, blobs)
         self._learner.adopt(trees)
+        self._check_personal()
         self.held, self.problem = held, ""
         return True
 
@@ -100,7 +112,8 @@ class Adopting:
         rows = self._examples.rows(held=True)
         if not rows:
             return ""
-        loss = self._learner.measure(trees.version, trees.frozen, self._personal.now.local, rows)["loss"]
+        measured = self._learner.measure(trees.version, trees.frozen, self._personal.now.local, rows)
+        loss = measured.get("loss", 0.0)
         return "" if math.isfinite(loss) else f"its loss on this device's held-out rows is {loss}"
 
     def _report(self, told: LatestReply, reason: str) -> None:
@@ -115,7 +128,11 @@ class Adopting:
     def _fetched(self, held: Held) -> dict[str, bytes]:
         spec = held.spec
         version = file_size(spec.travelling)
-        most = {spec.golden: 2 * file_size(spec.arrays) + GOLDEN_BYTES, spec.frozen: file_size(held.frozen)}
+        most = {
+            spec.golden: 2 * file_size(spec.arrays) + GOLDEN_BYTES,
+            spec.frozen: file_size(held.frozen),
+            spec.exported: MOST_BYTES,
+        }
         return {
             digest: self._files.blob(digest) or self._download(digest, most.get(digest, version))
             for digest in held.digests

@@ -310,9 +310,8 @@ class Agent:
     def _refuse(self, assignment: Assignment, error: ShoalError) -> float:
         reason = str(error)
         self._home.log(Release(self._clock(), assignment.task, assignment.round, "refused", reason=reason))
-        self._connection.call(
-            "POST", f"/v1/assignments/{assignment.id}/release", ReleaseRequest(reason), dict[str, object]
-        )
+        told = ReleaseRequest(f"{error.code}: {reason}" if isinstance(error, TaskError) else reason)
+        self._connection.call("POST", f"/v1/assignments/{assignment.id}/release", told, dict[str, object])
         return self._setback(f"refused round {assignment.round} of {assignment.task}: {reason}")
 
 

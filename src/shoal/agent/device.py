@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import numpy as np
@@ -15,12 +15,11 @@ from shoal.agent import leaving
 from shoal.agent.adopting import Adopting
 from shoal.agent.agent import Agent
 from shoal.agent.background import Background
-from shoal.agent.code import load_task
 from shoal.agent.conditions import Conditions
 from shoal.agent.data import ArrayData
 from shoal.agent.examples import ExampleStore
 from shoal.agent.home import AgentHome
-from shoal.agent.learner import Learner
+from shoal.agent.learner import Learner, Lesson
 from shoal.agent.lease import Stopped
 from shoal.agent.personal import PersonalFile, trained
 from shoal.agent.sealed import Seal
@@ -30,9 +29,10 @@ from shoal.agent.versions import VersionFiles
 from shoal.core.errors import ConfigurationError, NoRows, NotFound, RequestError, ShoalError, Unreachable
 from shoal.core.seeds import derive
 from shoal.core.tree import Array, Tree
-from shoal.train.data import ClientData, array
-from shoal.train.task import Task
 from shoal.wire.http import Connection
+
+if TYPE_CHECKING:
+    from shoal.train.task import Task
 
 _NO_ROWS = ArrayData({"x": np.zeros((1, 1), np.float32)})
 
@@ -45,7 +45,7 @@ class Device:
         url: str,
         name: str,
         home: AgentHome,
-        task: Task,
+        learner: Learner,
         settings: DeviceSettings,
         *,
         token: str | None,
@@ -69,10 +69,7 @@ class Device:
             home.path, name, seal=seal, holdout=settings.holdout, retention=settings.retention, clock=clock
         )
         self._personal = PersonalFile(home.path, seal)
-        self._learner = Learner(task)
-        if not self._personal.now.fits(self._learner.arrays):
-            say("the app has another model now: the personal one begins anew")
-            self._personal.keep(replace(self._personal.now, arrays={}, local={}))
+        self._learner = learner
         for assignment in home.reports():
             self._personal.settle(assignment)
         self._agent = Agent(
@@ -106,8 +103,9 @@ class Device:
         url: str,
         *,
         home: Path | str,
-        task: Task | None = None,
+        task: "Task | None" = None,
         code: str | None = None,
+        plan: str | None = None,
         token: str | None = None,
         name: str | None = None,
         settings: DeviceSettings | None = None,
@@ -118,8 +116,10 @@ class Device:
         """Join a coordinator, or open the home of a device that joined before, which needs neither token nor network.
 
         `task` is the app's own code, or `code` names it ("FILE.py:attribute"); it must be the task that the researcher
-        publishes. Without `name` a new device draws one. `say` is told what is about to be released. Raises Unreachable
-        (a first join needs the coordinator), Unauthorised, Conflict (the name is taken), CodeMismatch, WrongKey.
+        publishes. `plan` names a task instead that was published with a plan: the device trains and predicts by that,
+        with onnxruntime and without torch. Without `name` a new device draws one. `say` is told what is about to be
+        released. Raises Unreachable (a first join needs the coordinator), Unauthorised, Conflict (the name is taken),
+        CodeMismatch, WrongKey; by plan also PlanError and RuntimeMismatch, and NotFound before the task is published.
         """
         opened = AgentHome(Path(home).expanduser(), Seal(settings.key if settings is not None else None))
         try:
@@ -130,7 +130,7 @@ class Device:
                 url,
                 name,
                 opened,
-                _task(task, code),
+                _learner(task, code, plan),
                 settings or DeviceSettings(),
                 token=token,
                 transport=transport,
@@ -172,7 +172,9 @@ class Device:
         A task of other arrays than x and y takes a mapping of its arrays. Raises DataError for what it cannot use.
         """
         named = x if isinstance(x, Mapping) and y is None else {"x": x, "y": y}
-        self._examples.add(self._learner.layout.batch({str(key): array(value) for key, value in named.items()}))
+        self._examples.add(
+            self._learner.layout.batch({str(key): self._learner.numbers(value) for key, value in named.items()})
+        )
 
     def predict(self, x: Any) -> Array:
         """Return the output [rows, ...] for one example or several, of the model that is better here."""
@@ -198,7 +200,7 @@ class Device:
             if personal.arrays:
                 models["personal"] = personal.arrays
             losses = {which: self._learner.loss(own, rows) for which, own in models.items()} if rows else {}
-            self._judged = (state, losses)
+            self._judged = (state, {which: loss for which, loss in losses.items() if loss is not None})
         return self._judged[1]
 
     def personalise(self, start: Which | None = None) -> Personalised:
@@ -218,8 +220,8 @@ class Device:
         own = former if start == "personal" and former else {**self._learner.version, **now.local}
         name = self.name
         plan = self._learner.personal_plan
-        client = ClientData(name, rows, seed=derive(0, name, "personalise", now.trainings))
-        learnt = self._learner.personalise(own, plan, client, self._may_go_on)
+        lesson = Lesson(name, rows, derive(0, name, "personalise", now.trainings))
+        learnt = self._learner.personalise(own, plan, lesson, self._may_go_on)
         held = self._examples.rows(held=True)
         after = self._learner.loss(learnt, held) if held else None
         kept = after is None or after <= before.get("personal", np.inf)
@@ -257,6 +259,8 @@ class Device:
         try:
             return self._adopting.refresh()
         except NotFound:
+            if not self._learner.ready:
+                raise
             return False  # the task is not published yet: the app's own model serves
 
     def run(self, conditions: Conditions | None = None) -> None:
@@ -355,10 +359,17 @@ class Device:
             self._home.close()
 
 
-def _task(task: Task | None, code: str | None) -> Task:
-    if (task is None) == (code is None):
-        raise ConfigurationError("a device with both or neither of task and code", "give one of them")
-    return task if task is not None else load_task(code or "", features=0)
+def _learner(task: "Task | None", code: str | None, plan: str | None) -> Learner:
+    if sum(given is not None for given in (task, code, plan)) != 1:
+        raise ConfigurationError("a device with none or several of task, code and plan", "give one of them")
+    if plan is not None:
+        from shoal.agent.plan_learner import PlanLearner
+
+        return PlanLearner(plan)
+    from shoal.agent.code import load_task
+    from shoal.agent.code_learner import CodeLearner
+
+    return CodeLearner(task if task is not None else load_task(code or "", features=0))
 
 
 def _left(home: AgentHome, transport: httpx.BaseTransport | None, ca: Path | str | None) -> AgentHome:

@@ -1,117 +1,106 @@
-"""The app's code at work on one device: prove it, measure, predict, train. The only torch of a `Device`."""
+"""What a `Device` asks of whoever carries out its task: the app's own code in torch, or the task's plan without."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
-
-import torch
-from torch import nn
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from shoal.agent.examples import Layout
 from shoal.agent.versions import Held, Trees
-from shoal.algorithms import registry
-from shoal.core.errors import ConfigurationError, TaskError
 from shoal.core.roles import Role
 from shoal.core.task import ArraySpec, LocalPlan
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Update
-from shoal.train.arrays import read_arrays, tensor
-from shoal.train.client import ClientTrainer
-from shoal.train.data import ClientData, array, columns
-from shoal.train.evaluate import evaluate, load_model
-from shoal.train.loop import LoopTrainer
-from shoal.train.objective import USER_ERRORS
-from shoal.train.task import Task, check_code
 
 
-class Learner:
-    """A task's model, loss and plan. Raises ConfigurationError for a task without an example."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """The examples that one training is over; `assignment` is empty where none asked for it."""
 
-    def __init__(self, task: Task) -> None:
-        if task.example is None:
-            raise ConfigurationError(
-                f"task {task.name!r} has no example",
-                "give one batch, as when it is published: Task(..., example=(x, y))",
-            )
-        self.task = task
-        self.arrays = task.arrays
-        self.layout = Layout.like(columns(task.example))
-        self._own = read_arrays(task.model, self.arrays)
-        self._fixed: Tree = {}
-        self._version: Tree = self._own
-        self._loaded: tuple[tuple[Tree, ...], nn.Module] | None = None
+    name: str
+    rows: Mapping[str, Array]
+    seed: int
+    assignment: str = ""
 
-    def prove(self, held: Held, trees: Trees) -> None:
-        """Prove by the golden step that the app's code is the task's. Raises CodeMismatch."""
-        check_code(self.task, held.spec, trees.initial, trees.frozen, trees.golden)
 
-    def adopt(self, trees: Trees) -> None:
-        """Go on from a version of the task that the code was proved for."""
-        self._fixed = trees.frozen
-        self._version = trees.version
+class Learner(Protocol):
+    """A task's model at work on one device: prove it, measure, predict, train."""
 
-    def measure(self, version: Tree, frozen: Tree, local: Tree, rows: Mapping[str, Array]) -> dict[str, float]:
-        """Return the loss and the task's metrics over rows, of a version that need not be the adopted one."""
-        whole = {**self._own, **frozen, **version, **local}
-        return evaluate(self.task, whole, ClientData("held out", rows))
+    by_plan: bool
+    """Whether it takes the task's plan from the coordinator."""
 
     @property
-    def fixed(self) -> Tree:
-        """The arrays that are fixed for the adopted task."""
-        return self._fixed
+    def name(self) -> str:
+        """The task's name."""
+        ...
 
     @property
-    def local(self) -> tuple[str, ...]:
-        """The names of the arrays that never leave the device."""
-        return tuple(name for name, spec in self.arrays.items() if spec.role is Role.LOCAL)
+    def ready(self) -> bool:
+        """Whether there is a model; all properties below need it."""
+        ...
 
-    def whole(self, own: Tree) -> dict[str, Array]:
-        """Return every array of a model: `own` ones, and for the rest those of the newest version and the task."""
-        return {**self._own, **self._fixed, **self._version, **own}
+    @property
+    def arrays(self) -> Mapping[str, ArraySpec]:
+        """Every array of the model."""
+        ...
 
-    def loss(self, own: Tree, rows: Mapping[str, Array]) -> float:
-        """Return the task's loss over rows, of the model that `whole` gives."""
-        return evaluate(self.task, self.whole(own), ClientData("held out", rows))["loss"]
-
-    def predict(self, own: Tree, x: Any) -> Array:
-        """Return the model's output for one example or several, as [rows, ...]; a mapping gives keyword arguments."""
-        named = {name: array(value) for name, value in x.items()} if isinstance(x, Mapping) else {"x": array(x)}
-        if not named or not named.keys() <= self.layout.rows.keys():
-            raise TaskError(f"a prediction from {sorted(named)}", f"an example has {sorted(self.layout.rows)}")
-        tensors = {name: tensor(self.layout.cast(name, value)) for name, value in named.items()}
-        model = self._model(own)
-        try:
-            with torch.no_grad():
-                output = model(**tensors) if isinstance(x, Mapping) else model(tensors["x"])
-        except USER_ERRORS as error:
-            raise TaskError(f"the model cannot predict: {error}", "give what its forward takes") from error
-        return array(output)
-
-    def _model(self, own: Tree) -> nn.Module:
-        """Return the model that `whole` describes, the same one until another is asked for."""
-        trees, loaded = (own, self._version, self._fixed), self._loaded
-        if loaded is None or any(a is not b for a, b in zip(loaded[0], trees, strict=True)):
-            loaded = self._loaded = (trees, load_model(self.task, self.whole(own)))
-        return loaded[1]
-
-    def personalise(self, own: Tree, plan: LocalPlan, client: ClientData, progress: Callable[[], None]) -> Tree:
-        """Train the personal model `own` and return it; a proximal plan pulls it to the newest version.
-
-        `progress` is called after every batch and may end the training by raising.
-        """
-        trainer = LoopTrainer(self.task, progress)
-        trainer.personal[client.name] = own
-        for _ in trainer.train({**self._fixed, **self.version}, plan, [client]):
-            pass
-        return trainer.personal[client.name]
+    @property
+    def layout(self) -> Layout:
+        """What one example is like."""
+        ...
 
     @property
     def personal_plan(self) -> LocalPlan:
         """The plan by which the personal model is trained: the strategy's own where it has one, as Ditto does."""
-        plan = self.task.plan
-        rule = registry.local_rule(plan)
-        own = None if rule is None else rule.companion(plan)
-        return own or replace(plan, start="personal")
+        ...
+
+    @property
+    def version(self) -> Tree:
+        """The travelling arrays of the newest version, or the task's own before there is one."""
+        ...
+
+    @property
+    def fixed(self) -> Tree:
+        """The arrays that are fixed for the adopted task."""
+        ...
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """The names of the arrays that never leave the device."""
+        ...
+
+    def prove(self, held: Held, trees: Trees) -> None:
+        """Prove by a golden step that what is here is the task's. Raises CodeMismatch and other TaskErrors."""
+        ...
+
+    def adopt(self, trees: Trees) -> None:
+        """Go on from a version of the task that was proved last."""
+        ...
+
+    def measure(self, version: Tree, frozen: Tree, local: Tree, rows: Mapping[str, Array]) -> dict[str, float]:
+        """Return the loss and the task's metrics over rows, of a version that need not be the adopted one.
+
+        {} where the rows are too few to be measured.
+        """
+        ...
+
+    def loss(self, own: Tree, rows: Mapping[str, Array]) -> float | None:
+        """Return the loss over rows of the newest version with the device's own arrays in it, None as above."""
+        ...
+
+    def predict(self, own: Tree, x: Any) -> Array:
+        """Return the model's output for one example or several, as [rows, ...]; a mapping gives several arrays."""
+        ...
+
+    def numbers(self, value: Any) -> Array:
+        """Return what the app gave as an array. Raises DataError."""
+        ...
+
+    def personalise(self, own: Tree, plan: LocalPlan, lesson: Lesson, progress: Callable[[], None]) -> Tree:
+        """Train the personal model `own` and return it; a proximal plan pulls it to the newest version.
+
+        `progress` is called after every batch and may end the training by raising.
+        """
+        ...
 
     def take_part(
         self,
@@ -120,18 +109,18 @@ class Learner:
         own: Tree,
         plan: LocalPlan,
         round: int,
-        client: ClientData,
+        lesson: Lesson,
         progress: Callable[[], None],
     ) -> tuple[Update, Tree]:
         """Train for a round, by the task's rule if it has one; return the update and all that the device keeps."""
-        trainer = ClientTrainer(self.task, progress, fixed=self._fixed)
-        return trainer.train(params, shared, plan, round, client, own)
-
-    @property
-    def version(self) -> Tree:
-        """The travelling arrays of the newest version, or the task's own before there is one."""
-        return {name: self._version[name] for name in _travelling(self.arrays)}
+        ...
 
 
-def _travelling(arrays: Mapping[str, ArraySpec]) -> list[str]:
-    return [name for name, spec in arrays.items() if spec.role.travels]
+def local_names(arrays: Mapping[str, ArraySpec]) -> tuple[str, ...]:
+    """Return the names of arrays that stay on a device."""
+    return tuple(name for name, spec in arrays.items() if spec.role is Role.LOCAL)
+
+
+def travelling(arrays: Mapping[str, ArraySpec]) -> tuple[str, ...]:
+    """Return the names of arrays that are part of every version."""
+    return tuple(name for name, spec in arrays.items() if spec.role.travels)

@@ -1,6 +1,5 @@
 """A task's plan at work on an owner's rows: what `Training` is to installed code, without code and without torch."""
 
-import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,19 +12,14 @@ from shoal.agent.data import OwnerData
 from shoal.agent.policy import Policy
 from shoal.agent.settings import LocalSettings
 from shoal.agent.work import HOLDOUT
-from shoal.algorithms import registry
-from shoal.algorithms.rule import LocalRule, Ruled, by_plan
-from shoal.algorithms.steps import steps_of
-from shoal.core.errors import PlanError
 from shoal.core.manifest import data_digest
 from shoal.core.origin import Environment, Origin
-from shoal.core.roles import Role
 from shoal.core.schema import check_rows
 from shoal.core.seeds import derive, permutation
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Assignment, Update
-from shoal.plan.local import train, update
+from shoal.plan.client import Part, followed, take_part
 from shoal.plan.run import Plan
 from shoal.plan.selftest import proved
 
@@ -49,7 +43,7 @@ class PlanTraining:
         states: ClientStates,
     ) -> None:
         plan.check_arrays(spec.arrays)
-        self._rule = followed(spec)
+        followed(spec)
         self._states = states
         self._plan = proved(plan)
         self._spec = spec
@@ -71,28 +65,14 @@ class PlanTraining:
         What stays here is proposed to the client's state.
         """
         held, rows = self._split(assignment.device)
-        local, own = self._spec.local.at_round(assignment.round), self._states.of(assignment.task)
+        own = self._states.of(assignment.task)
         before = self._whole(params, own)
         measured = self._evaluated(held, before) if self._held else {}
-        start = {**before, **{name: own[name] for name in self._staying if name in own}}
-        after = train(self._plan, start, rows, local, assignment.seed, before, self._progress)
-        made = update(self._plan, assignment.id, before, after, local.clip_update)
-        kept = {**own, **{name: after.arrays[name] for name in self._staying}}
-        if self._rule is not None:
-            size = replace(local, batch_size=self._plan.manifest.rows or local.batch_size)
-            steps = steps_of(after.rows, size)
-            made, trees = Ruled(self._rule, self._spec.arrays).finished(made, local, steps, shared, own, math.nan)
-            kept |= trees
+        part = Part(rows, own, assignment.seed, assignment.round, assignment.id)
+        made, kept = take_part(self._plan, self._spec.arrays, self._spec.local, before, shared, part, self._progress)
         if kept:
             self._states.propose(assignment.task, kept, assignment.id)
         return replace(made, metrics={**made.metrics, **{f"{HOLDOUT}{name}": v for name, v in measured.items()}})
-
-    @property
-    def _staying(self) -> tuple[str, ...]:
-        """The arrays that training goes on with in the next round, as the device left them."""
-        if self._spec.local.start == "personal":
-            return tuple(name for name, array in self._spec.arrays.items() if array.role is not Role.FROZEN)
-        return tuple(name for name, array in self._spec.arrays.items() if array.role is Role.LOCAL)
 
     def measure(self, task: str, device: str, params: Tree) -> dict[str, float]:
         """Return the loss and the task's metrics of a version on the rows that are kept out of training."""
@@ -120,17 +100,6 @@ class PlanTraining:
             return None
         data = data_digest(self._spec, self._examples) if policy.data_digest else ""
         return Origin(self._spec.exported, self._plan.runtime, data, _environment())
-
-
-def followed(spec: TaskSpec) -> LocalRule | None:
-    """Return the rule of a task, if it has one, that its plan can follow. Raises PlanError for one that it cannot."""
-    rule = registry.local_rule(spec.local)
-    if rule is None or by_plan(rule, spec.local):
-        return rule
-    raise PlanError(
-        f"task {spec.name!r} has the local rule {rule.name!r}, which the training step of a plan cannot follow",
-        "install the task's code; name it with --code",
-    )
 
 
 def like(plan: Plan) -> Mapping[str, Array]:

@@ -10,7 +10,7 @@ from shoal.agent.data import ArrayData
 from shoal.agent.distributions import count
 from shoal.agent.evaluating import measured, subject
 from shoal.agent.examples import ExampleStore
-from shoal.agent.learner import Learner
+from shoal.agent.learner import Learner, Lesson
 from shoal.agent.personal import PersonalFile, trained
 from shoal.agent.shared import fetch_shared
 from shoal.agent.standing import DeviceSettings
@@ -22,7 +22,6 @@ from shoal.core.subject import AGAINST, Subject
 from shoal.core.task import LocalPlan, TaskSpec
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Assignment
-from shoal.train.data import ClientData
 from shoal.wire.http import Connection
 from shoal.wire.models import fetch_tree
 
@@ -54,11 +53,11 @@ class TakingPart:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The name of the task that the app's code is for."""
-        return (self._learner.task.name,)
+        """The name of the task."""
+        return (self._learner.name,)
 
     def load(self) -> None:
-        """Do nothing: the code is the app's, and is here."""
+        """Do nothing: code is the app's, and a plan comes with the version."""
 
     def work(self, assignment: Assignment) -> Result:
         """Train on the examples that are not held out, measure on those that are, or count over all.
@@ -83,17 +82,17 @@ class TakingPart:
         if self.adopting.held is None or self.adopting.held.task != task:
             self.adopting.refresh()
         if self.adopting.held is None or self.adopting.held.task != task:
-            raise TaskError(f"task {task} is not the newest {self._learner.task.name!r}", "wait for that")
+            raise TaskError(f"task {task} is not the newest {self._learner.name!r}", "wait for that")
         return self.adopting.held.spec
 
     def _trained(self, assignment: Assignment, spec: TaskSpec) -> Result:
         rows, count = self._examples.rows(held=False), self._examples.count(held=False)
         self._settings.policy.check(spec, assignment.round, count)
         params = self._version(assignment.version, spec)
-        client = ClientData(assignment.device, rows, assignment.id, assignment.seed)
+        lesson = Lesson(assignment.device, rows, assignment.seed, assignment.id)
         shared = fetch_shared(self.connection, assignment, spec)
         plan, own = spec.local, self._own(assignment.task, spec.local)
-        update, kept = self._learner.take_part(params, shared, own, plan, assignment.round, client, self._progress)
+        update, kept = self._learner.take_part(params, shared, own, plan, assignment.round, lesson, self._progress)
         self._keep(assignment, plan, kept)
         return described(assignment, update, count)
 

@@ -23,11 +23,12 @@ RECORD = "version"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Which task a device takes part in, and a version that it has of its model."""
+    """Which task a device takes part in, by its plan or by the app's code, and a version that it has of its model."""
 
     task: str
     spec: TaskSpec
     version: ModelVersion
+    by_plan: bool = False
 
     @property
     def frozen(self) -> dict[str, ArraySpec]:
@@ -36,18 +37,23 @@ class Held:
 
     @property
     def digests(self) -> set[str]:
-        """What has to lie beside it: the version, and what proves the app's code at every start."""
-        return {self.version.digest, self.spec.initial, self.spec.frozen, self.spec.golden}
+        """What has to lie beside it: the version, and what proves the app's code, or the plan, at every start."""
+        proof = self.spec.exported if self.by_plan else self.spec.initial
+        return {self.version.digest, self.spec.frozen, self.spec.golden, proof}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trees:
-    """The arrays behind a `Held`: the version's, those of version 0, the frozen ones and the golden step."""
+    """What is behind a `Held`: the arrays of the version, the frozen ones, the golden step of the task's code.
+
+    A device with the app's code has those of version 0 too, one without has the plan's bytes.
+    """
 
     version: Mapping[str, Array]
-    initial: Mapping[str, Array]
     frozen: Mapping[str, Array]
     golden: Mapping[str, Array]
+    initial: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    exported: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +136,7 @@ def read_trees(held: Held, blobs: Mapping[str, bytes]) -> Trees:
     """Return the arrays of these bytes. Raises TaskError for a version that is not of its task."""
     spec = held.spec
     version = read_tree(blobs[held.version.digest], spec.travelling)
-    initial = read_tree(blobs[spec.initial], spec.travelling)
-    return Trees(version, initial, read_tree(blobs[spec.frozen], held.frozen), decode_tree(blobs[spec.golden]))
+    frozen, golden = read_tree(blobs[spec.frozen], held.frozen), decode_tree(blobs[spec.golden])
+    if held.by_plan:
+        return Trees(version, frozen, golden, exported=blobs[spec.exported])
+    return Trees(version, frozen, golden, initial=read_tree(blobs[spec.initial], spec.travelling))

@@ -62,7 +62,8 @@ Check = Annotated[
     ),
 ]
 Plan = Annotated[
-    bool, typer.Option("--plan/--no-plan", help="Export a plan, by which devices without your code and torch train.")
+    bool,
+    typer.Option("--plan/--no-plan", help="Export the training step, so that devices without your code can train."),
 ]
 Within = Annotated[float, typer.Option("--check-seconds", min=1, help="For how long --check waits for the owners.")]
 
@@ -102,7 +103,7 @@ def publish(
     initial: Initial = None,
     check: Check = None,
     check_seconds: Within = 60.0,
-    plan: Plan = False,
+    plan: Plan = True,
     watch: Annotated[bool, typer.Option("--watch", help="Then follow it, measuring your test rows.")] = False,
     ca: Ca = None,
     as_json: Json = False,

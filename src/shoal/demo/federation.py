@@ -63,7 +63,9 @@ class Federation:
         torch.set_num_threads(1)  # a model as small as this only waits for further threads
         task = task_for(self.settings, self.rows.features, statistics)
         owners = self.settings.owners
-        run = self.coordinator.publish(task, rounds=self.settings.rounds, goal=owners, seed=self.settings.seed)
+        run = self.coordinator.publish(
+            task, rounds=self.settings.rounds, goal=owners, seed=self.settings.seed, plan=False
+        )
         mse = self._follow(run, task, screen)
         return Result(task, self.rows, statistics, mse, run.save(model_path))
 

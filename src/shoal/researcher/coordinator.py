@@ -90,7 +90,7 @@ class Coordinator:
         schedule: Schedule = Schedule(),  # noqa: B008  (it is frozen)
         serving: Serving = Serving(),  # noqa: B008  (it is frozen)
         seed: int = 0,
-        plan: bool = False,
+        plan: bool = True,
     ) -> Run:
         """Publish a task and return its run.
 
@@ -98,10 +98,10 @@ class Coordinator:
         with `minimum` (by default the goal). So many devices are asked that the goal is reached with probability
         `confidence`, 0 for no more than the goal; what comes later is dropped or, with `late="carry"`, counted in the
         next round. `stop` ends the task when a metric no longer improves, `schedule` says when rounds open,
-        `serving` which versions devices serve. With `plan` the task's training step is exported (`shoal.plan`), and
-        devices without its code train by that; without only owners who install the code can. Raises TaskError when the
-        task cannot be trained as it is, NotExportable when it cannot be a plan, SimulationOnly when its strategy is
-        none for devices.
+        `serving` which versions devices serve. The task's training step is exported (`shoal.plan`), so that devices
+        without its code can train; with `plan=False` only owners who install the code can. Raises TaskError when the
+        task cannot be trained as it is, NotExportable, naming operator, module and line, when it cannot be a plan,
+        SimulationOnly when its strategy is none for devices.
         """
         from shoal.train.task import compile_task
 
