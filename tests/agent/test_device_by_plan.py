@@ -128,7 +128,7 @@ def test_a_task_without_a_plan_cannot_be_joined_by_one(federation: Federation):
     run = federation.researcher.publish(offset_task(), rounds=1, goal=1, plan=False)
     with pytest.raises(TaskError, match="without a plan"):
         by_plan(federation, "ann")
-    [refusal] = federation.coordinator.tasks.find(run.id).state.heads.refusals
+    [refusal] = federation.researcher.heads(run.id).refusals
     assert refusal.device == "ann"
 
 
@@ -170,7 +170,7 @@ def test_a_runtime_that_does_not_pass_the_golden_step_is_reported_and_not_used(
     run = federation.researcher.publish(offset_task(), rounds=1, goal=1)
     with pytest.raises(RuntimeMismatch, match="without optimizations"):
         by_plan(federation, "ann")
-    [refusal] = federation.coordinator.tasks.find(run.id).state.heads.refusals
+    [refusal] = federation.researcher.heads(run.id).refusals
     assert refusal.device == "ann"
     assert refusal.reason.startswith("runtime_mismatch: the golden step")
     assert not federation.reported(run.id)
@@ -196,7 +196,7 @@ def test_a_plan_that_is_not_what_its_digest_says_is_refused(federation: Federati
     with pytest.raises(CorruptStore, match="SHA-256"):
         by_plan(federation, "ann")
     federation.transport = inner
-    [refusal] = federation.coordinator.tasks.find(run.id).state.heads.refusals
+    [refusal] = federation.researcher.heads(run.id).refusals
     assert "SHA-256" in refusal.reason
     with by_plan(federation, "ann") as device:
         assert device.status().version == 0

@@ -31,6 +31,10 @@ def heads(task: Named, url: Url, token: Token, ca: Ca = None, as_json: Json = Fa
     _show(found)
     rows = [(moment(step.at), step.number, step.what, step.by, step.reason) for step in found.steps]
     print_table(("when", "version", "what", "by", "why"), rows)
+    if found.refusals:
+        print_table(
+            ("device", "version", "not served there because"), [(r.device, r.number, r.reason) for r in found.refusals]
+        )
 
 
 @reported

@@ -178,7 +178,8 @@ class Promotions:
         state = task.state
         candidate = state.heads.candidate.number if state.heads.candidate else None
         head, heads = promotion.head(state), state.heads
-        return HeadsReply(task.task, state.base.number, head, candidate, heads.held, tuple(heads.steps))
+        steps, refusals = tuple(heads.steps), tuple(heads.refusals)
+        return HeadsReply(task.task, state.base.number, head, candidate, heads.held, steps, refusals)
 
     def records(self, task: RunningTask) -> list[VersionRecord]:
         """Return every version of a task with its lineage, notes and standing, oldest first."""

@@ -13,7 +13,7 @@ from shoal.core.serving import Canary
 from shoal.core.task import Kind
 from shoal.core.types import Assignment, Costs, ModelVersion
 from shoal.core.value import value
-from shoal.rounds.heads import Note, Step
+from shoal.rounds.heads import Note, Refusal, Step
 
 PROTOCOL = 1
 """Version of the protocol; a coordinator refuses calls of another one with 426."""
@@ -211,7 +211,8 @@ class VersionRecord:
 class HeadsReply:
     """Where a task's heads stand: the version that rounds train from, the one that is served, and the one on trial.
 
-    While `held`, nothing is promoted but by a person. `steps` is what happened to versions, oldest first.
+    While `held`, nothing is promoted but by a person. `steps` is what happened to versions, oldest first, `refusals`
+    which devices keep another version because that one does not work there, and why.
     """
 
     task: str
@@ -220,6 +221,7 @@ class HeadsReply:
     candidate: int | None
     held: bool
     steps: tuple[Step, ...]
+    refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
