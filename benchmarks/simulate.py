@@ -1,13 +1,15 @@
 """How fast clients are simulated: client updates per CPU second, end to end with exact sums.
 
     python benchmarks/simulate.py --json
-    python benchmarks/simulate.py --workload w1 --trainer graph --json
-    python benchmarks/simulate.py --peer pfl=VENV/bin/python,b_pfl.py --json
+    python benchmarks/simulate.py --workload w1 --trainer graph --trainer loop --turns 3 --json
+    python benchmarks/simulate.py --pfl-venv VENV --fedjax-venv VENV --json
 
-Every line is measured in a process of its own. Its first rounds, which import, trace and compile, count for
-`cold_start_s` (process start to the end of round 1) and not for `updates_per_cpu_s`; `warm_cpu_s` is what they cost.
-`loss` is that of the model after one more round than the workload says, which all simulators can be compared by.
-Peers print a JSON line with their own `upd_per_cpu_s`, `peak_rss_mb` and `loss`.
+Every line is measured in a process of its own, by processor time: the numbers hold on a machine that is shared, as far
+as its caches are not. The first rounds, which import, trace and compile, count for `cold_start_s` (process start to the
+end of round 1) and `warm_cpu_s`, not for `updates_per_cpu_s`. `grown_mb` is by how much the peak of memory rose after
+them. `loss` is that of the model after one more round than the workload says, which all simulators can be compared by.
+
+The scripts of the peers are in `benchmarks/peers`, with what to install; each needs a venv of its own.
 """
 
 import argparse
@@ -16,22 +18,28 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-ROUNDS = {"w1": 300, "w1_1000": 40, "w2": 11, "w3": 120, "million": 60}
+ROUNDS = {"w1": 400, "w1_1000": 60, "w2": 11, "w3": 200, "million": 60}
 """Rounds after the warm-up that are measured: enough for a second or more."""
 
 WARM = 3
 
-TRAINERS = ("auto", "loop", "vmapped", "graph")
-PEERS_KNOW = ("w1", "w2", "w3")
+TRAINERS = ("auto", "loop", "vmapped", "graph", "compiled")
+
+PEERS = {"pfl": "pfl_peer.py", "fedjax": "fedjax_peer.py"}
+HERE = Path(__file__).resolve().parent
 
 
 def cpu_seconds() -> float:
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Given:
@@ -55,6 +63,7 @@ class Meter:
         self.compared = compared
         self.cold = 0.0
         self.warm = 0.0
+        self.peak = 0.0
         self.params: Any = None
 
     def __call__(self, run: Any) -> None:
@@ -62,13 +71,14 @@ class Meter:
         if number == 1:
             self.cold = time.time() - self.spawned
         if number == WARM:
-            self.warm = cpu_seconds()
+            self.warm, self.peak = cpu_seconds(), peak_mb()
         if number == self.compared:
             self.params = run.params
 
 
 def measure(name: str, trainer: str, workers: int, spawned: float, rounds: int) -> dict[str, Any]:
     import torch
+    import workload_tasks
     import workloads
 
     import shoal
@@ -82,7 +92,7 @@ def measure(name: str, trainer: str, workers: int, spawned: float, rounds: int) 
     rows = [] if million else workloads.data(work)
     source = workloads.Drawn(work) if million else rows
     meter = Meter(spawned, work.rounds + 1)
-    task = workloads.task(name)
+    task = workload_tasks.task(name)
     run = shoal.simulate(
         task,
         source,
@@ -101,7 +111,8 @@ def measure(name: str, trainer: str, workers: int, spawned: float, rounds: int) 
         "chosen": run.choice.trainer,
         "workers": workers,
         "updates_per_cpu_s": round((total - WARM) * work.cohort / spent, 1),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_rss_mb": round(peak_mb(), 1),
+        "grown_mb": round(peak_mb() - meter.peak, 1),
         "cold_start_s": round(meter.cold, 2),
         "warm_cpu_s": round(meter.warm, 2),
         "loss": round(evaluate(task, meter.params, client_data("test", test))["loss"], 5),
@@ -120,34 +131,39 @@ def apart(arguments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def peer(name: str, command: str, workload: str) -> dict[str, Any]:
-    python, script = command.split(",")
-    folder = Path(script).resolve().parent
-    done = subprocess.run([python, script, workload], stdout=subprocess.PIPE, text=True, check=True, cwd=folder)
-    found = json.loads(done.stdout.splitlines()[-1])
-    kept = {"peak_rss_mb": found["peak_rss_mb"], "loss": found["loss"]}
-    return {"workload": workload, "trainer": name, "updates_per_cpu_s": found["upd_per_cpu_s"], **kept}
+def peer(name: str, venv: str, workload: str) -> dict[str, Any]:
+    python = Path(venv) / "bin" / "python"
+    command = [str(python), PEERS[name], workload, "--spawned", repr(time.time())]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE / "peers")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def results(options: argparse.Namespace, peers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def results(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    venvs = {"pfl": options.pfl_venv, "fedjax": options.fedjax_venv}
     for workload in options.workload or ROUNDS:
         rounds = options.rounds or ROUNDS[workload]
-        for trainer in options.trainer or TRAINERS:
-            fewer = max(2, rounds // 10) if trainer == "loop" and workload != "w2" else rounds
-            given = ["--one", workload, trainer, "--workers", str(options.workers), "--rounds", str(fewer)]
-            yield apart(given)
-        if workload in PEERS_KNOW:
-            for name, command in peers.items():
-                yield peer(name, command, workload)
+        for _ in range(options.turns):
+            for trainer in options.trainer or TRAINERS:
+                fewer = max(2, rounds // 20) if trainer == "loop" and workload != "w2" else rounds
+                given = ["--one", workload, trainer, "--workers", str(options.workers), "--rounds", str(fewer)]
+                yield apart(given)
+            if workload == "million":
+                continue  # peers hold their clients in memory
+            for name, venv in venvs.items():
+                if venv:
+                    yield peer(name, venv, workload)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", action="append", choices=ROUNDS)
-    parser.add_argument("--trainer", action="append")
+    parser.add_argument("--trainer", action="append", choices=TRAINERS)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=0, help="rounds to measure (by default about a second or more)")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON,SCRIPT")
+    parser.add_argument("--turns", type=int, default=1, help="how often everything is measured, one after the other")
+    for name in PEERS:
+        parser.add_argument(f"--{name}-venv", default="", metavar="FOLDER", help=f"where {name} is installed")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--spawned", type=float, default=time.time(), help=argparse.SUPPRESS)
@@ -155,7 +171,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(*options.one, options.workers, options.spawned, options.rounds)))
         return
-    for row in results(options, dict(given.split("=", 1) for given in options.peer)):
+    for row in results(options):
         print(
             json.dumps(row)
             if options.json

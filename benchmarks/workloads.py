@@ -1,21 +1,17 @@
-"""Three pieces of work on which federated-learning simulators are compared: data, weights and cohorts by seed.
+"""Four pieces of work on which federated-learning simulators are compared: data, weights and cohorts by seed.
 
-w1 is a regression MLP (1,657 parameters), w2 a small CNN (118,494), w3 a logistic regression (7,850). Clients visit
-their rows in order, one epoch a round, by plain SGD.
+w1 is a regression MLP (1,657 parameters), w2 a small CNN (118,494), w3 a logistic regression (7,850); `million` is the
+MLP over a million clients that are drawn when they take part. Clients visit their rows in order, one epoch a round, by
+plain SGD. numpy only, so that simulators of every framework can import it; `workload_tasks` makes Shoal's tasks of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
-
-import shoal
-from shoal import LocalPlan, Task
 
 Rows = tuple[np.ndarray, np.ndarray]
+Shapes = Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -61,32 +57,24 @@ def cohorts(work: Workload, rounds: int, seed: int = 2) -> list[np.ndarray]:
     return [draw.choice(work.clients, work.cohort, replace=False) for _ in range(rounds)]
 
 
-def model(name: str, seed: int = 3) -> nn.Module:
-    """Return a workload's model with its initial weights."""
-    if name == "w2":
-        convolutions = [nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU()]
-        net = nn.Sequential(*convolutions, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1600, 62))
-    elif name == "w3":
-        net = nn.Sequential(nn.Linear(784, 10))
-    else:
-        hidden = [nn.Linear(13, 32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU()]
-        net = nn.Sequential(*hidden, nn.Linear(16, 1))
-    draw, bound = np.random.RandomState(seed), 0.0
-    with torch.no_grad():
-        for parameter in net.parameters():
-            if parameter.dim() > 1:
-                bound = 1 / np.sqrt(np.prod(parameter.shape[1:]))
-            values = draw.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32)
-            parameter.copy_(torch.from_numpy(values))
-    return net
+SHAPES: dict[str, Shapes] = {
+    "w1": [(32, 13), (32,), (24, 32), (24,), (16, 24), (16,), (1, 16), (1,)],
+    "w2": [(32, 1, 3, 3), (32,), (64, 32, 3, 3), (64,), (62, 1600), (62,)],
+    "w3": [(10, 784), (10,)],
+}
+"""The arrays of the models as torch lays them out: weights (out, in) or (out, in, height, width), then biases."""
+
+MLP = ("w1", "w1_1000", "million")
 
 
-def task(name: str) -> Task:
-    """Return a workload as a task."""
-    work = WORKLOADS[name]
-    loss = functional.mse_loss if work.classes == 1 else functional.cross_entropy
-    plan = LocalPlan(batch_size=work.batch, optimizer=shoal.sgd(work.lr), shuffle=False)
-    return Task(name, model(name), loss, local=plan)
+def initial(name: str, seed: int = 3) -> list[np.ndarray]:
+    """Return a workload's initial weights: uniform within 1 / sqrt(fan in)."""
+    draw, bound, arrays = np.random.RandomState(seed), 0.0, []
+    for shape in SHAPES["w1" if name in MLP else name]:
+        if len(shape) > 1:
+            bound = 1 / np.sqrt(np.prod(shape[1:]))
+        arrays.append(draw.uniform(-bound, bound, shape).astype(np.float32))
+    return arrays
 
 
 def test_rows(name: str, rows: Sequence[Rows]) -> Rows:

@@ -25,7 +25,7 @@ from shoal.train.ruled import RuledCohort
 from shoal.train.task import Task
 from shoal.train.vmapped import VmappedCohort
 
-TRACE_SECONDS = 3.0
+TRACE_SECONDS = 2.0
 """About what importing and tracing cost."""
 
 SAVED = 0.5
