@@ -14,6 +14,7 @@ The scripts of the peers are in `benchmarks/peers`, with what to install; each n
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -31,6 +32,15 @@ TRAINERS = ("auto", "loop", "vmapped", "graph", "compiled")
 
 PEERS = {"pfl": "pfl_peer.py", "fedjax": "fedjax_peer.py"}
 HERE = Path(__file__).resolve().parent
+
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+SURROUNDINGS = {
+    **THREADS,
+    "PYTHONPATH": str(HERE),
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+"""Environment of a peer: one thread, as Shoal has."""
 
 
 def cpu_seconds() -> float:
@@ -133,8 +143,9 @@ def apart(arguments: Sequence[str]) -> dict[str, Any]:
 
 def peer(name: str, venv: str, workload: str) -> dict[str, Any]:
     python = Path(venv) / "bin" / "python"
+    surroundings = {**os.environ, **SURROUNDINGS}
     command = [str(python), PEERS[name], workload, "--spawned", repr(time.time())]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE / "peers")
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE / "peers", env=surroundings)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

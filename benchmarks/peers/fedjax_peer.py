@@ -1,21 +1,15 @@
 """FedJAX's federated averaging on a workload, by its own compiled loop over clients.
 
-pip install fedjax==0.0.17 jax==0.4.30 jaxlib==0.4.30 dm-haiku==0.0.12 optax==0.2.3 "numpy<2"
-python fedjax_peer.py w1
+Install `fedjax==0.0.17 jax==0.4.30 jaxlib==0.4.30 dm-haiku==0.0.12 optax==0.2.3 "numpy<2"` in a venv, and then
+`python simulate.py --workload w1 --fedjax-venv VENV`.
 """
-
-import os
-
-from meter import Meter, cpu_seconds, run
-
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-os.environ["JAX_PLATFORMS"] = "cpu"
 
 import fedjax
 import jax
 import workloads
 from jax import Array, lax
 from jax import numpy as jnp
+from meter import Meter, cpu_seconds, run
 
 
 def output(name: str, params: list[Array], x: Array) -> Array:
@@ -50,7 +44,7 @@ def measured(meter: Meter) -> None:
     name, work = meter.name, meter.work
     rows = workloads.data(work)
     clients = [fedjax.ClientDataset({"x": x, "y": y}) for x, y in rows]
-    gradient = jax.grad(lambda params, batch, key: loss(name, params, batch["x"], batch["y"]))
+    gradient = jax.grad(lambda params, batch, _: loss(name, params, batch["x"], batch["y"]))
     batches = fedjax.ShuffleRepeatBatchHParams(batch_size=work.batch, num_epochs=1, skip_shuffle=True)
     averaging = fedjax.algorithms.fed_avg.federated_averaging(
         gradient, fedjax.optimizers.sgd(work.lr), fedjax.optimizers.sgd(1.0), batches

@@ -1,15 +1,15 @@
 """pfl's federated averaging on a workload, in its simulated backend: one client after the other.
 
-pip install torch==2.13.0 "pfl[pytorch]==0.6.0"
-python pfl_peer.py w1
+Install `torch==2.13.0 "pfl[pytorch]==0.6.0"` in a venv, and then `python simulate.py --workload w1 --pfl-venv VENV`.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import pfl
 import torch
 import workloads
-from meter import Meter, cpu_seconds, run  # first: it sets the threads
+from meter import Meter, cpu_seconds, run
 from pfl.aggregate.simulate import SimulatedBackend
 from pfl.aggregate.weighting import WeightByDatapoints
 from pfl.algorithm.base import NNAlgorithmParams
@@ -50,7 +50,7 @@ def network(name: str) -> nn.Module:
         net = nn.Sequential(nn.Linear(784, 10))
     else:
         sizes = (13, 32, 24, 16)
-        hidden = [layer for pair in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(*pair), nn.ReLU())]
+        hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
         net = nn.Sequential(*hidden, nn.Linear(16, 1))
     with torch.no_grad():
         for parameter, values in zip(net.parameters(), workloads.initial(name), strict=True):
