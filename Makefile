@@ -4,7 +4,7 @@
 # make postgres PostgreSQL when root lacks it, for the tests of the store in it
 # make browser the device in TypeScript, the early page's parts, and Chromium when root lacks it
 # make bench   the numbers of the README
-# make chaos   kill the coordinator a hundred times and audit what is left
+# make chaos   kill the coordinator a thousand times and audit what is left
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -78,7 +78,7 @@ bench: .venv/developed
 	$(BIN)/python benchmarks/rounds.py --json
 
 chaos: .venv/developed
-	$(BIN)/python benchmarks/chaos.py --kills 100
+	$(BIN)/python benchmarks/chaos.py --kills 1000 --forked
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

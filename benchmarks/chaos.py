@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from shoal.testing.chaos import run
+from shoal.testing.nursery import Nursery
 from shoal.testing.postgres import PostgresProcess
 
 
@@ -37,11 +38,15 @@ def main() -> None:
     parser.add_argument("--mode", choices=("points", "random", "both", "takeovers"), default="both")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder that stays")
     parser.add_argument("--postgres", action="store_true", help="keep the store in a PostgreSQL server of its own")
+    parser.add_argument("--forked", action="store_true", help="fork coordinators, which spares each its imports")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(folder(options.keep))
         database = stack.enter_context(PostgresProcess()).database() if options.postgres else ""
-        outcome = run(here, kills=options.kills, seed=options.seed, mode=options.mode, database=database)
+        nursery = stack.enter_context(Nursery()) if options.forked else None
+        outcome = run(
+            here, kills=options.kills, seed=options.seed, mode=options.mode, database=database, nursery=nursery
+        )
     print(json.dumps(asdict(outcome)))
     sys.exit(0 if outcome.sound else 1)
 

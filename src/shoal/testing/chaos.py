@@ -29,6 +29,7 @@ from shoal.store.store import Store
 from shoal.testing.audit import Account, audit
 from shoal.testing.in_process import run_rounds
 from shoal.testing.mortal import Device, step
+from shoal.testing.nursery import Nursery
 from shoal.testing.server_process import ServerProcess
 from shoal.testing.troubles import Troubles
 from shoal.wire.http import Connection
@@ -51,6 +52,9 @@ LIFE_SECONDS = (0.02, 0.6)
 TROUBLED_SECONDS = (0.5, 1.5)
 """The same for one in trouble, which takes a while to be noticed."""
 
+WHOLE = 20
+"""With a nursery, one life in so many is a start from nothing, and only such count as restarts."""
+
 SIZES = {"small": 64, "large": 17_000}
 """Elements of each task's model: updates of the first lie in the database, those of the second are blobs."""
 
@@ -61,6 +65,7 @@ class Outcome:
 
     What was acknowledged and then asked for again counts as lost. `digest_equal`: every version is the exact sum of
     its recorded updates, its bytes are what its digest says, and the digests are those of an undisturbed run.
+    `restart_s_max`, `restart_s_median`: from the start of a process, imports and all, to its first answer.
     `by_point`: kills by place, "random" for those anywhere. `resumed`: reports that a device found in its outbox when
     it came back. `repeated`: receipts that were given again. `refused`: answers that turned a report away, by code:
     none but for uploads whose bytes were damaged, which are sent again. `turned_away`: 5xx answers to uploads and
@@ -117,34 +122,43 @@ class Killer:
     random: random.Random
     mode: Mode
     troubles: Troubles
+    nursery: Nursery | None = None
     by_point: Counter[str] = field(default_factory=Counter[str])
     restarts: list[float] = field(default_factory=list[float])
     _places: list[str] = field(default_factory=list[str])
 
     def life(self) -> None:
         """Live once: start, and die at a place, or anywhere; every third time in trouble."""
+        lives = self.by_point.total()
+        self.server.nursery = None if lives % WHOLE == 1 else self.nursery
         if self.mode == "takeovers":
-            self._ended(self.troubles.two(self.random.uniform(*TROUBLED_SECONDS)), "")
+            self._ended(self.troubles.two(self._seconds(TROUBLED_SECONDS)), "")
             return
-        if self.mode == "both" and self.by_point.total() % 3 == 2:
-            self._ended(self.troubles.live(self.random.uniform(*TROUBLED_SECONDS)), "")
+        if self.mode == "both" and lives % 3 == 2:
+            self._ended(self.troubles.live(self._seconds(TROUBLED_SECONDS)), "")
             return
         at_place = self.mode == "points" or (self.mode == "both" and self.random.random() < 0.5)
         place = self._place() if at_place else ""
         self.start(f"{place}:{self.random.randint(1, 3)}" if place else "")
-        seconds = POINT_SECONDS if place else self.random.uniform(*LIFE_SECONDS)
+        seconds = POINT_SECONDS if place else self._seconds(LIFE_SECONDS)
         self._ended(self.server.ended(seconds), place)
+
+    def _seconds(self, span: tuple[float, float]) -> float:
+        # one that is forked serves sooner, and has done as much in half the time
+        return self.random.uniform(*span) * (1.0 if self.server.nursery is None else 0.5)
 
     def _ended(self, code: int | None, place: str) -> None:
         if code not in (None, EXIT_CODE):
             raise Abandoned(f"the coordinator ended by itself with exit code {code}", "see its log")
         self.by_point[place if code == EXIT_CODE else "random"] += 1
+        if place and code != EXIT_CODE:
+            self._places.insert(0, place)  # it was not come to: that is tried again after the others
         self.server.kill()
 
     def start(self, failpoint: str = "") -> None:
         """Start and note how long it took until it served."""
         served = self.server.start(failpoint)
-        if served is not None:
+        if served is not None and self.server.nursery is None:
             self.restarts.append(served)
 
     def _place(self) -> str:
@@ -164,16 +178,18 @@ def run(
     mode: Mode = "both",
     say: Callable[[str], None] = print,
     database: str = "",
+    nursery: Nursery | None = None,
 ) -> Outcome:
     """Train while a coordinator dies `kills` times, and audit what is left in `folder`, which must be empty.
 
-    `database` is the URL of an empty PostgreSQL database, without one it lies in the home. Raises what a
-    device ended with that should have gone on, and Abandoned when no version comes any more.
+    `database` is the URL of an empty PostgreSQL database, without one it lies in the home. A `nursery` forks the
+    coordinators, which spares each its imports. Raises what a device ended with that should have gone on, and Abandoned
+    when no version comes any more.
     """
     last: dict[str, int] = {}
-    with ServerProcess(folder / "home", folder / "server.log", database=database) as server:
+    with ServerProcess(folder / "home", folder / "server.log", database=database, nursery=nursery) as server:
         draw = random.Random(seed)  # noqa: S311  (no secret)
-        killer = Killer(server, draw, mode, Troubles(server, draw))
+        killer = Killer(server, draw, mode, Troubles(server, draw), nursery)
         server.start()
         tasks = {name: _publish(server, name, seed) for name in SIZES}
         devices = [
@@ -187,6 +203,7 @@ def run(
                 killer.life()
                 _check(devices)
                 say(f"kill {number} of {kills}: {dict(killer.by_point)}")
+            server.nursery = None
             killer.start()
             _finish(server, tasks, last)
         finally:

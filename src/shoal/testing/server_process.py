@@ -7,14 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import httpx
 
 from shoal.store.failpoints import CLOCK, VARIABLE
+from shoal.testing.nursery import Child, Nursery
 
 SERVE_SECONDS = 60.0
 """How long a coordinator may take from its start until it serves, on a busy machine."""
@@ -29,7 +30,7 @@ class ServerProcess:
 
     The tokens are those that its first life announced. `options` are further ones of `shoal server`; `program` is what
     Python runs instead of `shoal`. `database` is the URL of one elsewhere than in the home; it reaches the process by
-    its environment.
+    its environment. With a `nursery` it is forked there, which spares it the imports.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ServerProcess:
         program: Sequence[str] = SERVER,
         database: str = "",
         port: int = 0,
+        nursery: Nursery | None = None,
     ) -> None:
         self.home = home
         self.database = database
@@ -49,7 +51,9 @@ class ServerProcess:
         self._program = program
         self._log = log
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
+        self.nursery = nursery
+        self._process: subprocess.Popen[bytes] | Child | None = None
+        self._said: BinaryIO | None = None
 
     @property
     def url(self) -> str:
@@ -85,22 +89,32 @@ class ServerProcess:
     def launch(self, failpoint: str = "", *, ahead: float = 0.0, quiet: bool = False) -> None:
         """Start it and wait for nothing."""
         self.kill()
-        command = [sys.executable, *self._program, "server", "--home", str(self.home), "--port", str(self.port)]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603  (our own program)
-                [*command, *self._options, "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL if quiet else log,
-                env={**os.environ, VARIABLE: failpoint, CLOCK: str(ahead), "SHOAL_DATABASE": self.database},
-            )
+        arguments = ["server", "--home", str(self.home), "--port", str(self.port), *self._options, "--json"]
+        environment = {VARIABLE: failpoint, CLOCK: str(ahead), "SHOAL_DATABASE": self.database}
+        reading, writing = os.pipe()
+        self._said = open(reading, "rb")  # noqa: SIM115  (closed with the process)
+        with open(writing, "wb") as stdout, Path(os.devnull if quiet else self._log).open("ab") as log:
+            self._process = self._born(arguments, environment, stdout.fileno(), log.fileno())
+
+    def _born(
+        self, arguments: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int
+    ) -> subprocess.Popen[bytes] | Child:
+        if self.nursery is not None:
+            return self.nursery.start(arguments, environment, stdout, stderr)
+        return subprocess.Popen(  # noqa: S603  (our own program)
+            [sys.executable, *self._program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, **environment},
+        )
 
     def serves(self) -> bool:
         """Wait until it serves; False when it ended before."""
         process = self._process
         assert process is not None
-        assert process.stdout is not None
-        line = process.stdout.readline()
+        assert self._said is not None
+        line = self._said.readline()
         if not line:
             return False
         announced = json.loads(line)
@@ -135,9 +149,10 @@ class ServerProcess:
             if self._process.poll() is None:
                 self._process.send_signal(number)
             self._process.wait(STOP_SECONDS)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
             self._process = None
+        if self._said is not None:
+            self._said.close()
+            self._said = None
 
 
 def _free_port() -> int:

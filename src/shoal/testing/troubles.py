@@ -88,22 +88,22 @@ class Troubles:
     def two(self, seconds: float) -> int | None:
         """Let a second coordinator lead; in PostgreSQL it stands by, on the same port, and the first one dies."""
         self.server.start()
-        log = self.server.home.with_name("rival.log")
-        if self.server.database:
-            with ServerProcess(
-                self.server.home, log, "--standby", database=self.server.database, port=self.server.port
-            ) as rival:
-                rival.launch()
-                code = self.server.ended(seconds)
-                self.server.kill()
-                if not rival.serves():
-                    raise Abandoned("the coordinator that stood by did not go on", f"see {log}")
+        server, log = self.server, self.server.home.with_name("rival.log")
+        if not server.database:
+            with ServerProcess(server.home, log, nursery=server.nursery) as rival:
+                rival.start()
                 rival.ended(seconds)
-            return code
-        with ServerProcess(self.server.home, log) as rival:
-            rival.start()
+            return server.ended(seconds)
+        with ServerProcess(
+            server.home, log, "--standby", database=server.database, port=server.port, nursery=server.nursery
+        ) as rival:
+            rival.launch()
+            code = server.ended(seconds)
+            server.kill()
+            if not rival.serves():
+                raise Abandoned("the coordinator that stood by did not go on", f"see {log}")
             rival.ended(seconds)
-        return self.server.ended(seconds)
+        return code
 
 
 def _flip(path: Path) -> None:
