@@ -49,11 +49,13 @@ PUBLIC = [
     "get",
     "get_async",
     "plan",
+    "qfedavg",
     "record",
     "scaffold",
     "send",
     "sgd",
     "simulate",
+    "strategies",
     "testing",
 ]
 

@@ -44,6 +44,7 @@ _PUBLIC = {
     "fedper": "shoal.algorithms.fedper",
     "fedprox": "shoal.algorithms.fedprox",
     "fedyogi": "shoal.algorithms.fedopt",
+    "qfedavg": "shoal.algorithms.qfedavg",
     "scaffold": "shoal.algorithms.scaffold",
     "get": "shoal.remote.sending",
     "get_async": "shoal.remote.sending",
@@ -51,6 +52,7 @@ _PUBLIC = {
     "send": "shoal.remote.sending",
     "sgd": "shoal.algorithms.local",
     "simulate": "shoal.simulation.simulate",
+    "strategies": "shoal.algorithms.catalogue",
 }
 _MODULES = ("data", "plan", "testing")
 

@@ -7,6 +7,7 @@ from shoal.agent.examples import Retention as Retention
 from shoal.agent.standing import DeviceSettings as DeviceSettings
 from shoal.algorithms.buffered import fedasync as fedasync
 from shoal.algorithms.buffered import fedbuff as fedbuff
+from shoal.algorithms.catalogue import strategies as strategies
 from shoal.algorithms.ditto import ditto as ditto
 from shoal.algorithms.fedavg import fedavg as fedavg
 from shoal.algorithms.fedavgm import fedavgm as fedavgm
@@ -21,6 +22,7 @@ from shoal.algorithms.fedprox import fedprox as fedprox
 from shoal.algorithms.local import adam as adam
 from shoal.algorithms.local import adamw as adamw
 from shoal.algorithms.local import sgd as sgd
+from shoal.algorithms.qfedavg import qfedavg as qfedavg
 from shoal.algorithms.scaffold import scaffold as scaffold
 from shoal.algorithms.strategy import Strategy as Strategy
 from shoal.core.errors import ShoalError as ShoalError

@@ -25,6 +25,7 @@ COMMANDS = [
     ("statistics",),
     ("evaluate",),
     ("simulate",),
+    ("strategies",),
     ("models", "list"),
     ("models", "show"),
     ("models", "download"),

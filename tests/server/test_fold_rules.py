@@ -36,6 +36,7 @@ SPECS = [
     spec(Component("scaffold", {"participation": 0.5}), "mean", Component("sgd")),
     spec(Component("scaffold", {"participation": 0.5}), "mean", Component("momentum")),
     spec(Component("fednova"), "normalised_mean", Component("sgd")),
+    spec(Component("qfedavg"), "fair_mean", Component("sgd")),
     spec(Component("feddyn"), "mean", Component("feddyn", {"alpha": 0.5, "participation": 0.5})),
 ]
 
@@ -50,7 +51,7 @@ def updates(task: TaskSpec, seed: int) -> list[Update]:
     rng = np.random.default_rng(seed)
 
     def drawn(arrays: Mapping[str, ArraySpec]) -> Tree:
-        return {name: np.asarray(rng.standard_normal(array.shape), array.dtype) for name, array in arrays.items()}
+        return {name: np.asarray(1 + rng.random(array.shape), array.dtype) for name, array in arrays.items()}
 
     return [
         Update(f"a{i}", drawn(ARRAYS), (i + 1) << 16, {}, {tree: drawn(arrays) for tree, arrays in task.extra.items()})

@@ -57,6 +57,14 @@ def feddyn(rounds: int, w: float = 1.0, alpha: float = 0.5) -> float:
     return w
 
 
+def qfedavg(rounds: int, w: float = 1.0, q: float = 2.0) -> float:
+    for _ in range(rounds):
+        ends, f = {n: c.descend(w, LR) for n, c in TWO.items()}, {n: c.a * (w - c.b) ** 2 for n, c in TWO.items()}
+        h = {n: q * f[n] ** (q - 1) * ((w - ends[n]) / LR) ** 2 + f[n] ** q / LR for n in TWO}
+        w -= sum(f[n] ** q * (w - ends[n]) / LR for n in TWO) / sum(h.values())
+    return w
+
+
 def ditto(rounds: int, w: float = 1.0, lam: float = 0.5) -> dict[str, float]:
     own = dict.fromkeys(TWO, w)
     for _ in range(rounds):
@@ -68,7 +76,12 @@ def ditto(rounds: int, w: float = 1.0, lam: float = 0.5) -> dict[str, float]:
 @pytest.mark.parametrize("trainer", TRAINERS)
 @pytest.mark.parametrize(
     ("strategy", "reference"),
-    [(shoal.scaffold(), scaffold), (shoal.fednova(), fednova), (shoal.feddyn(alpha=0.5), feddyn)],
+    [
+        (shoal.scaffold(), scaffold),
+        (shoal.fednova(), fednova),
+        (shoal.feddyn(alpha=0.5), feddyn),
+        (shoal.qfedavg(q=2.0), qfedavg),
+    ],
     ids=lambda each: getattr(each, "name", ""),
 )
 def test_a_few_lines_of_the_paper(strategy, reference, trainer):
@@ -92,6 +105,19 @@ def test_the_first_round_by_hand():
     assert weight(run(shoal.scaffold(), 1)) == pytest.approx(0.5 * 0.8 + 0.5 * 1.427875, abs=1e-6)
     # (0.25 * 1 + 0.75 * 3) * (0.25 * -0.2 / 1 + 0.75 * 0.427875 / 3) = 2.5 * 0.05696875
     assert weight(run(shoal.fednova(), 1)) == pytest.approx(1.142421875, abs=1e-6)
+
+    # losses at the start: 1 * (1 - 0)**2 = 1 and 0.25 * (1 - 4)**2 = 2.25; moves -0.2 and 0.427875; L = 10
+    # denominators over L: 1 * 10 * 0.2**2 + 1 = 1.4 and 10 * 0.427875**2 + 2.25 = 4.0807702
+    assert weight(run(shoal.qfedavg(q=1.0), 1)) == pytest.approx(1 + (-0.2 + 2.25 * 0.427875) / 5.4807702, abs=1e-5)
+    # without a power of the loss every client counts once
+    assert weight(run(shoal.qfedavg(q=0.0), 1)) == pytest.approx(1 + (-0.2 + 0.427875) / 2, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_larger_power_of_the_loss_serves_the_worst_client_better():
+    ends = [weight(run(shoal.qfedavg(q=q), 60)) for q in (0.0, 1.0, 5.0)]
+    worst = [max(client.a * (w - client.b) ** 2 for client in TWO.values()) for w in ends]
+    assert worst[0] > worst[1] > worst[2]
 
 
 @pytest.mark.slow
@@ -156,6 +182,8 @@ def test_what_a_paper_does_not_hold_for_is_refused():
         shoal.simulate(parabola_task(shoal.scaffold(), optimizer=shoal.sgd(0.1, momentum=0.9)), rows(), rounds=1)
     with pytest.raises(TaskError, match="FedNova with the local optimizer adam"):
         shoal.simulate(parabola_task(shoal.fednova(), optimizer=shoal.adam()), rows(), rounds=1)
+    with pytest.raises(TaskError, match="q-FedAvg with q=-1"):
+        shoal.simulate(parabola_task(shoal.qfedavg(q=-1.0)), rows(), rounds=1)
     with pytest.raises(TaskError, match=r"participation=1\.5"):
         shoal.simulate(parabola_task(shoal.scaffold(participation=1.5)), rows(), rounds=1)
 

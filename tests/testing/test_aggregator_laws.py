@@ -7,7 +7,9 @@ import pytest
 from hypothesis import Phase, find, settings
 
 from shoal.algorithms import statistics
+from shoal.algorithms.fednova import Normalised, NormalisedMean
 from shoal.algorithms.mean import ExactMean
+from shoal.algorithms.qfedavg import Fair, FairMean
 from shoal.algorithms.robust import Median
 from shoal.algorithms.statistics import Moments
 from shoal.core.check import check_update
@@ -18,6 +20,16 @@ from shoal.testing.aggregators import SPEC
 from shoal.testing.laws import EVERY_LAW, aggregator_laws, updates
 
 STATISTICS = TaskSpec("columns", statistics.arrays(3), 2, RoundPlan(goal=1), kind="statistics")
+
+
+COUNTED = [(NormalisedMean(), Normalised()), (FairMean(), Fair())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("aggregator", "rule"), COUNTED, ids=lambda each: each.name)
+def test_means_of_updates_with_a_number_beside_them_keep_the_laws(aggregator, rule):
+    task = replace(SPEC, extra=rule.extra_trees(SPEC.arrays))
+    aggregator_laws(aggregator, task, laws=EVERY_LAW - {"mean", "result", "roles"})
 
 
 def test_the_mean_keeps_every_law():

@@ -17,6 +17,7 @@ from shoal.algorithms.feddyn import Dynamic, DynamicServer
 from shoal.algorithms.fednova import Normalised, NormalisedMean
 from shoal.algorithms.mean import ExactMean
 from shoal.algorithms.optimizer import SGD, Adagrad, Adam, Momentum, ServerOptimizer, Yogi
+from shoal.algorithms.qfedavg import Fair, FairMean
 from shoal.algorithms.robust import Median
 from shoal.algorithms.rule import LocalRule, zeros
 from shoal.algorithms.scaffold import Controlled
@@ -25,13 +26,13 @@ from shoal.core.errors import ConfigurationError, SimulationOnly, UnknownSetting
 from shoal.core.task import Component, LocalPlan, TaskSpec
 
 AGGREGATORS: Mapping[str, Callable[..., Aggregator[Any]]] = {
-    part.name: part for part in (ExactMean, Median, Moments, NormalisedMean)
+    part.name: part for part in (ExactMean, Median, Moments, NormalisedMean, FairMean)
 }
 SERVER_OPTIMIZERS: Mapping[str, Callable[..., ServerOptimizer]] = {
     part.name: part for part in (SGD, Momentum, Adagrad, Adam, Yogi, DynamicServer)
 }
 LOCAL_RULES: Mapping[str, Callable[..., LocalRule]] = {
-    part.name: part for part in (Controlled, Normalised, Dynamic, Personalised)
+    part.name: part for part in (Controlled, Normalised, Dynamic, Personalised, Fair)
 }
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from shoal.algorithms.aggregator import Aggregator
 from shoal.algorithms.fednova import NormalisedMean
 from shoal.algorithms.mean import BLOCK, ExactMean, MeanState
+from shoal.algorithms.qfedavg import FairMean
 from shoal.core.check import check_layout, check_names, check_update
 from shoal.core.errors import RefusedUpdate
 from shoal.core.roles import Role
@@ -24,7 +25,7 @@ from shoal.core.types import Update
 EXACT = 2.0**52
 """Bound of sums of integers that float64 surely holds."""
 
-SUMMING = (ExactMean, NormalisedMean)
+SUMMING = (ExactMean, NormalisedMean, FairMean)
 """Aggregators whose `add` is that of the mean."""
 
 

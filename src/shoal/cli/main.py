@@ -17,6 +17,7 @@ from shoal.cli.publish import publish
 from shoal.cli.rounds import extend, pause, resume, rounds
 from shoal.cli.server import server
 from shoal.cli.simulate import simulate
+from shoal.cli.strategies import strategies
 from shoal.cli.tasks import tasks
 from shoal.cli.tokens import tokens
 from shoal.cli.versions import heads, note, promote, rewind, rollback
@@ -41,6 +42,7 @@ app.add_typer(tokens, name="tokens")
 app.command(epilog=example(CONNECT, "shoal statistics age height --owners 2 --bins 10 --quantile 0.5"))(statistics)
 app.command(epilog=example(CONNECT, "shoal evaluate boston-1@12 --owners 2"))(evaluate)
 app.command(epilog=example("shoal simulate task.py:task --clients clients --rounds 20 --cohort 10"))(simulate)
+app.command(epilog=example("shoal strategies", "shoal strategies scaffold"))(strategies)
 app.add_typer(server, name="server")
 app.command(epilog=example("shoal worker --name bob --data boston.csv --port 8777"))(worker)
 models.command(epilog=example(CONNECT, "shoal models pin boston-1@12"))(pin)

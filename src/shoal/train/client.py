@@ -47,7 +47,7 @@ class ClientTrainer:
             update, staying = self._once(params, at, client, own)
             return update, {**own, **staying}
         ruled = Ruled(rule, self._arrays)
-        loss = self._start_loss(params, client) if rule.measures_start else math.nan
+        loss = self._start_loss(params, client, own) if rule.measures_start else math.nan
         update, staying = self._once(params, at, replace(client, correction=ruled.correction(shared, own)), own)
         update, trees = ruled.finished(update, at, steps_of(client.rows, plan), shared, own, loss)
         kept = {**own, **staying, **trees}
@@ -65,6 +65,6 @@ class ClientTrainer:
         (update,) = self._trainer.train(params, plan, [client])
         return update, self._trainer.personal.get(client.name, {})
 
-    def _start_loss(self, params: Tree, client: ClientData) -> float:
-        (loss,) = start_losses(self._task, {**self._fixed, **params}, [client])
+    def _start_loss(self, params: Tree, client: ClientData, own: Tree) -> float:
+        (loss,) = start_losses(self._task, {**self._fixed, **params}, [client], [own])
         return loss

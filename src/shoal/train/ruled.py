@@ -13,10 +13,11 @@ import torch
 from shoal.algorithms.rule import LocalRule, Ruled
 from shoal.algorithms.stacked import stack
 from shoal.algorithms.steps import steps_of
+from shoal.core.roles import Role
 from shoal.core.task import LocalPlan
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Update
-from shoal.train.arrays import load_arrays, tensor
+from shoal.train.arrays import load_arrays, names_with, read_arrays, tensor
 from shoal.train.cohort import CohortTrainer, Trained
 from shoal.train.data import ClientData
 from shoal.train.evaluate import BATCH
@@ -43,7 +44,7 @@ class RuledCohort:
         trained = self._inner.train_cohort(model, plan, ready, personal, round)
         if trained.updates is None:
             return trained
-        losses, at = self._start_losses(model, clients), plan.at_round(round)
+        losses, at = self._start_losses(model, clients, kept), plan.at_round(round)
         own: dict[str, dict[str, Array]] = {}
         updates: list[Update] = []
         for row, position in enumerate(trained.positions):
@@ -59,10 +60,10 @@ class RuledCohort:
             return ruled
         return _together(ruled, self._inner.train_cohort(model, second, clients, kept, round))
 
-    def _start_losses(self, model: Tree, clients: Sequence[ClientData]) -> list[float]:
+    def _start_losses(self, model: Tree, clients: Sequence[ClientData], kept: Mapping[str, Tree]) -> list[float]:
         if not self._ruled.rule.measures_start:
             return [math.nan] * len(clients)
-        return start_losses(self._task, model, clients)
+        return start_losses(self._task, model, clients, [kept[client.name] for client in clients])
 
 
 def _together(first: Trained, second: Trained) -> Trained:
@@ -78,14 +79,20 @@ def _together(first: Trained, second: Trained) -> Trained:
     )
 
 
-def start_losses(task: Task, params: Tree, clients: Sequence[ClientData]) -> list[float]:
-    """Return the mean loss of one version over each client's rows, in evaluation mode."""
+def start_losses(task: Task, params: Tree, clients: Sequence[ClientData], kept: Sequence[Tree]) -> list[float]:
+    """Return the mean loss of one version over each client's rows, in evaluation mode.
+
+    The local arrays among what each client `kept` complete the version.
+    """
     model = copy.deepcopy(task.model).eval()
+    local = list(names_with(task.arrays, Role.LOCAL))
     load_arrays(model, params)
+    begun = read_arrays(model, local)
     measure = objective(task.loss)
     found: list[float] = []
     with torch.no_grad():
-        for client in clients:
+        for client, own in zip(clients, kept, strict=True):
+            load_arrays(model, {name: own.get(name, begun[name]) for name in local})
             rows = {name: tensor(array) for name, array in client.arrays.items()}
             total = 0.0
             for first in range(0, client.rows, BATCH):
