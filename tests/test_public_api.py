@@ -52,6 +52,7 @@ PUBLIC = [
     "qfedavg",
     "record",
     "scaffold",
+    "search",
     "send",
     "sgd",
     "simulate",

@@ -49,6 +49,7 @@ _PUBLIC = {
     "get": "shoal.remote.sending",
     "get_async": "shoal.remote.sending",
     "record": "shoal.remote.recording",
+    "search": "shoal.remote.worker",
     "send": "shoal.remote.sending",
     "sgd": "shoal.algorithms.local",
     "simulate": "shoal.simulation.simulate",

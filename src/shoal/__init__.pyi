@@ -42,6 +42,7 @@ from shoal.remote.sending import get as get
 from shoal.remote.sending import get_async as get_async
 from shoal.remote.sending import send as send
 from shoal.remote.virtual import VirtualWorker as VirtualWorker
+from shoal.remote.worker import search as search
 from shoal.researcher.coordinator import Coordinator as Coordinator
 from shoal.researcher.run import Run as Run
 from shoal.simulation.population import Population as Population

@@ -192,6 +192,11 @@ def _read(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
         raise BadRequest("a message that is none of remote tensors", "use the same version on both sides") from error
 
 
+def weight(step: list[Any]) -> int:
+    """Return for how many operators a step counts against the credit, which both sides keep."""
+    return len(step[2]) * 64 if step[0] == RUN else 1
+
+
 def ref(ident: int) -> Ext:
     """Return a handle as it stands among arguments."""
     return Ext(REF, ident.to_bytes(4 if ident < 1 << 32 else 8, "little"))

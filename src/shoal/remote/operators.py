@@ -4,13 +4,14 @@ A name is allowed with all its overloads. Left out on purpose: what opens files 
 resize_), kernels that do not check their indices (embedding_bag, max_unpool), everything that is not aten.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
 from shoal.core.errors import RefusedOperator
+from shoal.remote.trusting import CHECKED
 
 _POINTWISE = """
 abs acos acosh add addcdiv addcmul asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor ceil
@@ -56,7 +57,7 @@ native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional _
 _batch_norm_no_update native_group_norm native_layer_norm nll_loss2d_forward
 nll_loss_forward smooth_l1_loss soft_margin_loss kl_div upsample_nearest2d upsample_bilinear2d _weight_norm_interface
 _thnn_fused_lstm_cell _thnn_fused_gru_cell rms_norm _fused_rms_norm
-_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_attention_math scaled_dot_product_attention
+_scaled_dot_product_flash_attention_for_cpu _safe_softmax mkldnn_rnn_layer
 """
 _BACKWARD = """
 _adaptive_avg_pool2d_backward _adaptive_avg_pool3d_backward adaptive_max_pool2d_backward avg_pool2d_backward
@@ -71,7 +72,7 @@ upsample_bilinear2d_backward value_selecting_reduction_backward diagonal_backwar
 reflection_pad2d_backward replication_pad1d_backward replication_pad2d_backward softshrink_backward
 hardshrink_backward batch_norm_backward _weight_norm_interface_backward _fused_rms_norm_backward
 logit_backward
-_scaled_dot_product_flash_attention_for_cpu_backward _masked_softmax _masked_softmax_backward
+_scaled_dot_product_flash_attention_for_cpu_backward mkldnn_rnn_layer_backward _masked_softmax _masked_softmax_backward
 """
 _OPTIMIZERS = """
 _foreach_abs _foreach_add _foreach_addcdiv _foreach_addcmul _foreach_copy _foreach_div _foreach_lerp _foreach_maximum
@@ -133,10 +134,16 @@ def operator_of(call: OpOverload) -> Operator:
 
 
 def operator_named(name: str) -> Operator:
-    """Return the operator of a name such as `aten.add.Tensor`. Raises RefusedOperator unless it is on the list."""
+    """Return the operator of a name such as `aten.add.Tensor`, as a worker calls it.
+
+    Raises RefusedOperator unless it is on the list.
+    """
     found = _by_name.get(name)
     if found is None:
-        found = _by_name[name] = operator_of(_overload(name))
+        found = operator_of(_overload(name))
+        if name in CHECKED:
+            found = replace(found, call=CHECKED[name])
+        _by_name[name] = found
     return found
 
 

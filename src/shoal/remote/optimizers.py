@@ -8,13 +8,17 @@ steps in a tensor at the worker (`fused` or `capturable`): a count kept here wou
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from shoal.remote.tensor import RemoteTensor, enter, leave, wrapped
-from shoal.remote.worker import Worker
+from shoal.remote.places import enter, leave
+from shoal.remote.tensor import RemoteTensor, wrapped
+
+if TYPE_CHECKING:
+    from shoal.remote.worker import Worker
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
 """Those with a fused kernel whose count of steps is a tensor."""
@@ -58,12 +62,16 @@ def _before(optimizer: Optimizer, *_: Any) -> None:
     if worker.session.recording is not None:
         _keep_all_there(optimizer)
         worker.session.recording.settings.append(settings_of(optimizer))
+        worker.session.recording.optimizing = True
     enter(worker)
 
 
 def _after(optimizer: Optimizer, *_: Any) -> None:
     if optimizer in _followed:
-        leave(optimizer.param_groups[0]["params"][0].location)
+        recording = optimizer.param_groups[0]["params"][0].location.session.recording
+        if recording is not None:
+            recording.optimizing = False
+        leave()
 
 
 def _forms(optimizer: Optimizer) -> list[dict[str, Any]]:
@@ -96,7 +104,7 @@ def _keep_all_there(optimizer: Optimizer) -> None:
             state[name] = _sent(parameter.location, value)
 
 
-def _sent(worker: Worker, value: torch.Tensor) -> RemoteTensor:
+def _sent(worker: "Worker", value: torch.Tensor) -> RemoteTensor:
     """Send a state beside a recording: it is there before the recorded function begins, as it were."""
     recording, worker.session.recording = worker.session.recording, None
     try:
@@ -114,5 +122,8 @@ def _bring_back(optimizer: Optimizer) -> None:
     del _followed[optimizer]
 
 
-register_optimizer_step_pre_hook(_before)
-register_optimizer_step_post_hook(_after)
+@cache
+def follow() -> None:
+    """From now on, take the state of optimizers to where their parameters are."""
+    register_optimizer_step_pre_hook(_before)
+    register_optimizer_step_post_hook(_after)

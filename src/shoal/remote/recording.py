@@ -19,6 +19,7 @@ from shoal.core.errors import NotRecordable
 from shoal.remote import frames
 from shoal.remote.arguments import ident_of
 from shoal.remote.optimizers import Settings
+from shoal.remote.places import recorded_at
 from shoal.remote.session import Session
 from shoal.remote.shapes import Layout
 from shoal.remote.tensor import Ref, RemoteTensor
@@ -42,6 +43,8 @@ class Trace:
     """Of the tensors that it made."""
     outside: dict[int, "weakref.ref[Ref]"] = field(default_factory=dict)
     settings: list[Settings] = field(default_factory=list)
+    optimizing: bool = False
+    """Whether an optimizer is at work, which may send the beginning of its state: a later call will not."""
 
     def note(self, step: list[Any]) -> None:
         """Keep one step."""
@@ -106,6 +109,12 @@ class _Ready:
     single: bool
     outside: list["weakref.ref[Ref]"]
     settings: list[Settings]
+    offsets: tuple[int, ...] | None
+    """Where its inputs began in their memory, if it looks beyond them by numbers that were fixed."""
+
+    def takes(self, inputs: Sequence[RemoteTensor]) -> bool:
+        """Whether it can run on these."""
+        return self.offsets is None or self.offsets == _offsets(inputs)
 
     def usable(self) -> bool:
         """Whether all that it was recorded with is still there and as it was."""
@@ -133,6 +142,8 @@ class Recorded:
         attempts = self._attempts_for(inputs)
         if attempts.ready is None or not attempts.ready.usable():
             return self._eagerly(attempts, inputs)
+        if not attempts.ready.takes(inputs):
+            return _without_graph(self._function(*inputs))
         return self._run(attempts.ready, [inputs])[0]
 
     def repeat(self, batches: Iterable[Sequence[RemoteTensor]]) -> list[Any]:
@@ -142,13 +153,15 @@ class Recorded:
         current: _Ready | None = None
         for batch in batches:
             attempts = self._attempts_for(batch)
-            ready = attempts.ready if attempts.ready is not None and attempts.ready.usable() else None
+            ready = attempts.ready
+            if ready is not None and not (ready.usable() and ready.takes(batch)):
+                ready = None
             if pending and (ready is not current or len(pending) >= RUNS):
                 results += self._run(current, pending)
                 pending = []
             current = ready
             if ready is None:
-                results.append(self._eagerly(attempts, batch))
+                results.append(self(*batch))
             else:
                 pending.append(batch)
         return results + (self._run(current, pending) if pending else [])
@@ -162,7 +175,7 @@ class Recorded:
                 )
         if not inputs:
             raise NotRecordable("a call without arguments", "give the remote tensors that change from call to call")
-        key = (inputs[0]._ref.worker, *(each._layout.number for each in inputs))
+        key = (inputs[0]._ref.worker, *(each._layout.form for each in inputs))
         found = self._attempts.get(key)
         if found is None:
             found = self._attempts[key] = _Attempts()
@@ -180,7 +193,7 @@ class Recorded:
         before, attempts.trace = attempts.trace, trace
         difference = None if before is None else _difference(before, trace)
         if before is not None and difference is None:
-            attempts.ready = _defined(session, trace, result)
+            attempts.ready = _defined(session, trace, inputs, result)
         elif attempts.count >= ATTEMPTS:
             attempts.count = 0
             raise NotRecordable(
@@ -194,7 +207,8 @@ class Recorded:
             raise NotRecordable("a recorded function inside another", "record the outer one only")
         trace = session.recording = Trace([each._ref.ident for each in inputs])
         try:
-            result = _without_graph(self._function(*inputs))
+            with recorded_at(inputs[0]._ref.worker):
+                result = _without_graph(self._function(*inputs))
         finally:
             session.recording = None
         gc.collect()  # what only a cycle holds is not held
@@ -247,7 +261,11 @@ def _without_graph(result: Any) -> Any:
     raise NotRecordable(f"a result of type {type(result).__name__}", "return a remote tensor, several, or nothing")
 
 
-def _defined(session: Session, trace: Trace, result: Any) -> _Ready:
+def _offsets(inputs: Sequence[RemoteTensor]) -> tuple[int, ...]:
+    return tuple(each._layout.offset for each in inputs)
+
+
+def _defined(session: Session, trace: Trace, inputs: Sequence[RemoteTensor], result: Any) -> _Ready:
     outputs: list[RemoteTensor] = (
         [] if result is None else [result] if isinstance(result, RemoteTensor) else list(result)
     )
@@ -258,4 +276,5 @@ def _defined(session: Session, trace: Trace, result: Any) -> _Ready:
     made = {ident for step in trace.steps for ident in step[1]}
     used = [ref for ident, ref in trace.outside.items() if ident not in made and ident not in trace.inputs]
     layouts = [each._layout for each in outputs]
-    return _Ready(session, program, layouts, isinstance(result, RemoteTensor), used, trace.settings)
+    offsets = _offsets(inputs) if session.uses("aten.as_strided", trace.steps) else None
+    return _Ready(session, program, layouts, isinstance(result, RemoteTensor), used, trace.settings, offsets)

@@ -10,14 +10,19 @@ import torch
 from torch import nn
 from torch.utils import swap_tensors
 from torch.utils.data import TensorDataset
+from torch.utils.hooks import RemovableHandle
 
 from shoal.core.errors import WrongPlace
+from shoal.remote.optimizers import follow
+from shoal.remote.places import enter, leave
 from shoal.remote.tensor import RemoteTensor, wrapped
 
 if TYPE_CHECKING:
     from shoal.remote.worker import Worker
 
 T = TypeVar("T")
+
+_hooks: "weakref.WeakKeyDictionary[nn.Module, tuple[RemovableHandle, ...]]" = weakref.WeakKeyDictionary()
 
 
 def send(thing: T, worker: "Worker", *, tags: Iterable[str] = (), description: str = "") -> T:
@@ -28,8 +33,10 @@ def send(thing: T, worker: "Worker", *, tags: Iterable[str] = (), description: s
     module that a graph still needs.
     """
     if isinstance(thing, nn.Module):
+        follow()
         for module in thing.modules():
             _send_module(module, worker)
+        _compute_in_place(thing)
         return thing
     if isinstance(thing, TensorDataset):
         return cast(T, TensorDataset(*(_sent(each, worker) for each in thing.tensors)))
@@ -47,6 +54,8 @@ def get(thing: T, reason: str | None = None) -> T:
             with _no_weak_references(module):
                 for tensor in _own(module):
                     _fetch_in_place(tensor, reason)
+        for hook in _hooks.pop(thing, ()):
+            hook.remove()
         return thing
     if isinstance(thing, TensorDataset):
         return cast(T, TensorDataset(*(get(each, reason) for each in thing.tensors)))
@@ -58,6 +67,24 @@ def get(thing: T, reason: str | None = None) -> T:
 async def get_async(thing: T, reason: str | None = None) -> T:
     """Fetch as `get` does while the event loop goes on."""
     return await asyncio.to_thread(get, thing, reason)
+
+
+def _compute_in_place(module: nn.Module) -> None:
+    """Let what a module makes of nothing, such as the first state of a recurrent layer, be made where it is."""
+    if module not in _hooks:
+        _hooks[module] = (
+            module.register_forward_pre_hook(_entered),
+            module.register_forward_hook(_left, always_call=True),
+        )
+
+
+def _entered(module: nn.Module, _: Any) -> None:
+    first = next(module.parameters(), None)
+    enter(first.location if isinstance(first, RemoteTensor) else None)
+
+
+def _left(*_: Any) -> None:
+    leave()
 
 
 def _sent(tensor: torch.Tensor, worker: "Worker") -> RemoteTensor:

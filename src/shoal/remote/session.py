@@ -121,6 +121,11 @@ class Session:
             self._new_names.append(operator.name)
         return found
 
+    def uses(self, prefix: str, steps: list[list[Any]]) -> bool:
+        """Whether an operator of such a name is among the steps."""
+        numbers = {number for name, number in self._numbers.items() if name.startswith(prefix)}
+        return any(step[0] in numbers for step in steps)
+
     def step(self, operator: Operator, idents: Sequence[int], args: list[Any], kwargs: dict[str, Any]) -> None:
         """Let the worker run an operator, some time soon."""
         with self._order:
@@ -148,7 +153,8 @@ class Session:
         data = raw(sent)
         dtype, shape = frames.NAMES[sent.dtype], list(sent.shape)
         with self._order:
-            self._refuse_recording("a local tensor that is sent, which would be the same in each call")
+            if self.recording is not None and not self.recording.optimizing:
+                self._refuse_recording("a local tensor that is sent, which would be the same in each call")
             if len(data) <= SMALL:
                 self._add([frames.PUT, ident, dtype, shape, data], 1 + len(data) * STEPS // self._greeting.part)
                 return
@@ -181,7 +187,7 @@ class Session:
             self._flushed = self._clock()
             self._weight = 0
             if steps or gone or names:
-                self._send(Batch(names, steps, gone), max(1, sum(_weight(step) for step in steps)))
+                self._send(Batch(names, steps, gone), max(1, sum(frames.weight(step) for step in steps)))
 
     def close(self) -> None:
         """Leave: the worker frees everything at once."""
@@ -411,7 +417,3 @@ class Session:
 def framing(size: int) -> int:
     """Return the bytes of a WebSocket header before so many of payload, without a mask."""
     return 2 if size < 126 else 4 if size < 1 << 16 else 10
-
-
-def _weight(step: list[Any]) -> int:
-    return len(step[2]) * 64 if step[0] == frames.RUN else 1

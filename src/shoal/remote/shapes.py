@@ -22,6 +22,8 @@ class Layout:
     offset: int
     dtype: torch.dtype
     number: int
+    form: int
+    """The same for those that differ in their offset alone."""
 
     @property
     def nbytes(self) -> int:
@@ -44,7 +46,9 @@ def layout_of(shape: Sequence[int], stride: Sequence[int], offset: int, dtype: t
     if found is None:
         if len(_layouts) > 100_000:  # a client could send shapes without end
             _layouts.clear()
-        found = _layouts[key] = Layout(*key, next(_numbers))
+        number = next(_numbers)
+        form = layout_of(shape, stride, 0, dtype).form if offset else number
+        found = _layouts[key] = Layout(*key, number, form)
     return found
 
 

@@ -4,10 +4,7 @@ Nothing in torch is patched. Shapes are known here (`shapes.py`), so operators a
 `get()`, `item()` and what asks for a number wait.
 """
 
-import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -15,10 +12,11 @@ from msgspec.msgpack import Ext
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from shoal.core.errors import NotRecordable, WrongPlace
-from shoal.remote import frames
+from shoal.remote import frames, places, recurrent
 from shoal.remote.arriving import raw
+from shoal.remote.attention import attention
 from shoal.remote.operators import Operator, operator_of
-from shoal.remote.shapes import Layout, Results, empty, layout, layout_of, results
+from shoal.remote.shapes import Layout, Results, empty, layout_of, results
 
 if TYPE_CHECKING:
     from shoal.remote.worker import Worker
@@ -29,6 +27,10 @@ DEVICE = torch.device("remote:0")
 """One device for all workers: the autograd engine has a thread for each device, and asserts on other numbers."""
 
 aten = torch.ops.aten
+
+
+WHOLE = {**recurrent.WHOLE, aten.scaled_dot_product_attention.default: attention}
+"""Operators that torch would take apart here and not on a processor."""
 
 
 class Ref:
@@ -138,46 +140,13 @@ class RemoteTensor(torch.Tensor):
 
 def fetch(of: RemoteTensor, reason: str | None = None) -> torch.Tensor:
     """Return the values of a remote tensor."""
-    session = of._ref.worker.session
+    session = places.noted(of._ref.worker).session
     if session.recording is not None:
         raise NotRecordable(
             f"{session.recording.line()} asks for a value in the middle of a recorded function",
             "return the tensor and ask for its value outside",
         )
     return session.value(of._ref.ident, reason)
-
-
-# ---- which worker makes a tensor that comes from no other
-
-_places = threading.local()
-
-
-@contextmanager
-def at(worker: "Worker") -> Iterator[None]:
-    """Let `torch.zeros(3, device="remote")` and its like be made at this worker."""
-    enter(worker)
-    try:
-        yield
-    finally:
-        leave(worker)
-
-
-def enter(worker: "Worker") -> None:
-    """Begin to make tensors that come from no other at this worker."""
-    _places.__dict__.setdefault("stack", []).append(worker)
-
-
-def leave(worker: "Worker") -> None:
-    """End what `enter` began."""
-    _places.stack.remove(worker)
-
-
-def _place() -> "Worker":
-    stack = _places.__dict__.get("stack", [])
-    if not stack:
-        raise WrongPlace('a tensor on device "remote", but at which worker?', "make it inside `with worker:`")
-    worker: Worker = stack[-1]
-    return worker
 
 
 # ---- sending an operator
@@ -265,6 +234,9 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return fetch(args[0]).item()
     if func is aten._to_copy.default and _leaves(kwargs):
         return aten._to_copy.default(fetch(args[0]), **kwargs)
+    whole = WHOLE.get(func)
+    if whole is not None:  # in inference mode torch takes nothing apart before
+        return whole(*args, **kwargs)
     operator = operator_of(func)
     call = _Call(operator)
     sent = [call.encode(each) for each in args]
@@ -273,7 +245,7 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if name != "pin_memory":
             call.key.append(name)
             named[name] = call.encode(value)
-    worker = call.worker if call.worker is not None else _place()
+    worker = places.noted(call.worker) if call.worker is not None else places.current()
     session = worker.session
     if operator.data_dependent:
         return _wait_for_shape(operator, worker, sent, named)
@@ -310,6 +282,12 @@ def _made(operator: Operator, found: Results, worker: "Worker", sent: Any, named
 
 def _wait_for_shape(operator: Operator, worker: "Worker", sent: Any, named: Any) -> Any:
     """Run an operator whose result has a shape that depends on values, and ask for that shape."""
+    recording = worker.session.recording
+    if recording is not None:
+        raise NotRecordable(
+            f"{recording.line()}: {operator.name}, whose result has a shape that depends on values",
+            "use torch.where or a product with a mask",
+        )
     refs = [Ref(worker) for _ in range(operator.returns)]
     worker.session.step(operator, [ref.ident for ref in refs], sent, named)
     told = worker.session.ask("layouts", idents=[ref.ident for ref in refs])
@@ -350,16 +328,20 @@ def _copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = 
     if not isinstance(target, RemoteTensor):
         raise WrongPlace("a remote tensor copied into a local one", "fetch it: tensor.get()")
     sent = source if isinstance(source, RemoteTensor) else wrapped(target.location, source)
-    aten.copy_.default(target, sent)
+    dispatch(aten.copy_.default, (target, sent), {})  # torch itself would come back here
     return target
 
 
 _kernels.impl("_copy_from", _copy_from, "PrivateUse1")
 
+for _operator, _whole in WHOLE.items():
+    _kernels.impl(_operator.name().removeprefix("aten::"), _whole, "AutogradPrivateUse1")
+
 
 def wrapped(worker: "Worker", local: torch.Tensor, *, requires_grad: bool = False) -> RemoteTensor:
     """Send a tensor and return its handle."""
     sent = local.detach().contiguous()
-    ref = Ref(worker)
+    ref = Ref(places.noted(worker))
     worker.session.put(sent, ref.ident)
-    return RemoteTensor(ref, layout(sent), requires_grad=requires_grad)
+    of = layout_of(sent.shape, sent.stride(), 0, sent.dtype)  # there it has memory of its own
+    return RemoteTensor(ref, of, requires_grad=requires_grad)

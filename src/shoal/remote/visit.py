@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import structlog
 import torch
 
-from shoal.core.errors import BadRequest, OverLimit, ShoalError
+from shoal.core.errors import BadRequest, OverLimit, RemoteFailure, ShoalError
 from shoal.remote import failures, frames
 from shoal.remote.arriving import Arriving, raw
 from shoal.remote.catalogue import Catalogue
@@ -22,6 +23,8 @@ from shoal.remote.frames import Answer, Ask, Batch, Credit, Define, Failed, Get,
 from shoal.remote.labels import OWN, Gate, Label, Release
 from shoal.remote.limits import Limits
 from shoal.remote.objects import Poisoned
+
+log = structlog.get_logger()
 
 Say = Callable[[bytes], None]
 
@@ -74,6 +77,9 @@ class Visit:
             self._carry_out(frames.question(data), say)
         except ShoalError as error:
             self.end(error, say)
+        except Exception:  # a mistake of ours must not let a client wait for ever
+            log.exception("a message could not be carried out", person=self.person)
+            self.end(RemoteFailure("the worker could not carry out a message", "tell its owner: it is logged"), say)
         self._spent += self._processor() - began
         self._bytes += len(data)
         if self._spent > self._limits.seconds and not self.over:
@@ -121,7 +127,7 @@ class Visit:
                 self.executor.run(step)
         for ident in batch.freed:
             self.executor.free(ident)
-        self._steps += len(batch.steps)
+        self._steps += sum(frames.weight(step) for step in batch.steps)
 
     def _define(self, asked: Define) -> None:
         try:

@@ -1,5 +1,6 @@
 """The handle of a worker: send, search, look at the catalogue."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Self, TypeVar
 
@@ -8,10 +9,11 @@ import torch
 
 from shoal.remote.catalogue import Entry
 from shoal.remote.frames import DTYPES
+from shoal.remote.places import at, noted
 from shoal.remote.sending import send
 from shoal.remote.session import Session
 from shoal.remote.shapes import layout
-from shoal.remote.tensor import Ref, RemoteTensor, at
+from shoal.remote.tensor import Ref, RemoteTensor
 from shoal.remote.traffic import Traffic
 
 T = TypeVar("T")
@@ -74,7 +76,7 @@ class Worker:
         return owners + [each for each in self._tagged if set(tags) <= set(each.tags)]
 
     def _lent(self, what: str, name: str, array: str) -> RemoteTensor:
-        ref = Ref(self)
+        ref = Ref(noted(self))
         told = self.session.ask(what, name=name, array=array, ident=ref.ident)
         shape = told["shape"]
         return RemoteTensor(ref, layout(torch.empty(shape, dtype=DTYPES[told["dtype"]], device="meta")))
@@ -95,3 +97,8 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def search(workers: Iterable[Worker], *tags: str) -> dict[str, list[RemoteTensor]]:
+    """Return, by the name of each worker, the tensors there that have all these tags."""
+    return {worker.name: worker.search(*tags) for worker in workers}
