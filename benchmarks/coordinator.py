@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 
 import checkins
 import day
+import folding
 import reports
 
 
@@ -26,14 +27,18 @@ class Size:
     connections: int = 500
     calls: int = 40_000
     reports: int = 5_000
+    fold_references: int = 10_000
+    fold_blobs: int = 50
+    fold_elements: int = 1_400_000
 
 
-SHORT = Size(day_devices=2000, connections=5, calls=50, reports=64)
+SHORT = Size(2000, 5, 50, 64, 20, 5, 10_000)
 
 Part = Callable[[Size], Mapping[str, float]]
 PARTS: dict[str, Part] = {
     "checkins": lambda size: checkins.figures(size.connections, size.calls),
     "reports": lambda size: reports.figures(size.reports),
+    "fold": lambda size: folding.figures(size.fold_references, size.fold_blobs, size.fold_elements),
     "virtual_day": lambda size: day.figures(size.day_devices),
 }
 

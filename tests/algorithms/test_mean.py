@@ -160,3 +160,19 @@ def test_arrays_beyond_one_block_and_not_contiguous():
     values = np.arange(2 * side, dtype=np.float32).reshape(2, side) % 1000
     finished = MEAN.finish(total(spec, [Update("a", {"w": values.T}, weight_units(1))]))
     assert np.array_equal(finished["delta"]["w"], values.T)
+
+
+NEAR_HALVES = st.integers(-(2**22), 2**22).map(lambda n: n / 2)
+
+
+@given(
+    st.lists(NEAR_HALVES | st.floats(-(2.0**22), 2.0**22), min_size=1, max_size=9),
+    st.integers(1, 1 << 26),
+    st.sampled_from([1, 1 << 9, 1 << 13]),
+)
+def test_however_large_the_products_they_are_rounded_as_by_rint(values, weight, updates):
+    bounds = Bounds(max_abs=2.0**22, max_weight=1024.0, max_updates=updates)
+    spec = TaskSpec("t", {"w": ArraySpec((len(values),), "float64")}, 1, RoundPlan(goal=1), bounds=bounds)
+    found = total(spec, [Update("a", {"w": np.array(values)}, weight)]).sums["delta"]["w"]
+    scale = float(weight) * 2.0**bounds.fraction_bits
+    assert found.tolist() == [int(np.rint(np.float64(value) * scale)) for value in values]

@@ -34,7 +34,7 @@ class ServerOptimizer(Protocol):
 
 
 def _moved(params: Tree, name: str, step: Array) -> Array:
-    return _kept(params[name].astype(np.float64) + step, params[name])
+    return _kept(np.add(params[name], step, dtype=np.float64), params[name])
 
 
 def _kept(values: Array, like: Array) -> Array:

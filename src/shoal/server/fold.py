@@ -6,7 +6,7 @@ work element by element, so slices of flattened arrays give the bits that whole 
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,7 +42,9 @@ def fold(spec: TaskSpec, work: Fold, storage: Storage) -> Folded:
     arrays = spec.travelling
     base = storage.checked(work.base.digest)
     start = storage.checked(work.start) if work.start else None
-    updates = [(given, storage.checked(given.digest)) for given in work.contributions]
+    files = {digest: storage.checked(digest) for digest in sorted({given.digest for given in work.contributions})}
+    # equal bytes come one after the other, and are read once: sums are the same in any order
+    contributions = sorted(work.contributions, key=lambda given: given.digest)
     server, shares = registry.server_optimizer(spec.server), registry.shared_trees(spec.local)
     checkpoint = storage.checked(work.base.checkpoint) if work.base.checkpoint else None
     model = storage.blobs.writer("published")
@@ -50,8 +52,8 @@ def fold(spec: TaskSpec, work: Fold, storage: Storage) -> Folded:
         model.write(header({name: (array.dtype, array.shape) for name, array in arrays.items()}))
         with _Checkpoint(first_memory(arrays, _nothing(arrays), server, shares), arrays) as kept:
             for group in blocks(arrays):
+                combined = _combine(spec, group, contributions, files)
                 params = _cut(base, group)
-                combined = _combine(spec, group, updates)
                 combined["delta"] = damped(
                     arrays, combined["delta"], work.share, _cut(start, group) if start else None, params
                 )
@@ -60,6 +62,7 @@ def fold(spec: TaskSpec, work: Fold, storage: Storage) -> Folded:
                 for name, _, _ in group:
                     model.write(np.ascontiguousarray(moved[name]).tobytes())
                 kept.write(memory, group)
+                del params, combined, moved, memory  # not held while the next block is summed
                 reached("mid_fold")
             digest = kept.commit(storage.blobs)
         reached("before_model")
@@ -80,18 +83,26 @@ def _nothing(arrays: Mapping[str, ArraySpec]) -> Tree:
     return {name: np.zeros(0, array.dtype) for name, array in arrays.items()}
 
 
-def _combine(spec: TaskSpec, group: Slices, updates: list[tuple[Contribution, TreeFile]]) -> dict[str, Tree]:
+def _combine(
+    spec: TaskSpec, group: Slices, contributions: Sequence[Contribution], files: Mapping[str, TreeFile]
+) -> dict[str, Tree]:
     cuts = _cuts(spec, group)
     specs = {tree: {name: cut.spec for name, cut in arrays.items()} for tree, arrays in cuts.items()}
     part = replace(spec, arrays=specs.pop("delta"), extra=specs)
     aggregator = registry.aggregator(spec.aggregator)
     state = aggregator.init(part)
-    for given, file in updates:
-        trees = {
-            tree: {name: cut.read(f"{tree}/{name}", file) for name, cut in arrays.items()}
-            for tree, arrays in cuts.items()
-        }
-        state = aggregator.add(state, Update(given.assignment, trees.pop("delta"), given.weight, extra=trees))
+    trees: dict[str, Tree] = {}
+    delta: Tree = {}
+    held = ""
+    for given in contributions:
+        if given.digest != held:
+            held, file = given.digest, files[given.digest]
+            trees = {
+                tree: {name: cut.read(f"{tree}/{name}", file) for name, cut in arrays.items()}
+                for tree, arrays in cuts.items()
+            }
+            delta = trees.pop("delta")
+        state = aggregator.add(state, Update(given.assignment, delta, given.weight, extra=trees))
     return dict(aggregator.finish(state))
 
 

@@ -14,7 +14,7 @@ from shoal.store.failpoints import reached
 from shoal.store.store import Blobs, Store
 from shoal.wire.codec import Place, header_length, read_places
 
-BLOCK = 1 << 17
+BLOCK = 1 << 16
 """Elements of all arrays together that are in memory at once, for each update that is read."""
 
 Slices = list[tuple[str, int, int]]
