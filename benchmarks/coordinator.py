@@ -17,6 +17,7 @@ import checkins
 import day
 import folding
 import reports
+import waiting
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,20 @@ class Size:
     connections: int = 500
     calls: int = 40_000
     reports: int = 5_000
+    longpolls: int = 10_000
     fold_references: int = 10_000
     fold_blobs: int = 50
     fold_elements: int = 1_400_000
 
 
-SHORT = Size(2000, 5, 50, 64, 20, 5, 10_000)
+SHORT = Size(2000, 5, 50, 64, 20, 20, 5, 10_000)
 
 Part = Callable[[Size], Mapping[str, float]]
 PARTS: dict[str, Part] = {
     "checkins": lambda size: checkins.figures(size.connections, size.calls),
     "reports": lambda size: reports.figures(size.reports),
     "fold": lambda size: folding.figures(size.fold_references, size.fold_blobs, size.fold_elements),
+    "longpolls": lambda size: waiting.figures(size.longpolls),
     "virtual_day": lambda size: day.figures(size.day_devices),
 }
 
@@ -58,7 +61,11 @@ def main() -> None:
     if asked.json:
         print(json.dumps(figures))
     else:
-        print(*(f"{key:<28} {value:>12,.4g}" for key, value in figures.items()), sep="\n")
+        print(*(f"{key:<28} {_shown(value):>12}" for key, value in figures.items()), sep="\n")
+
+
+def _shown(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
 if __name__ == "__main__":
