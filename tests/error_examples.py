@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+import shoal
 from shoal.agent.policy import Policy
 from shoal.agent.sealed import Seal
 from shoal.algorithms import registry
@@ -166,6 +167,30 @@ def _(_: Path) -> None:
     stateful = replace(scaffold(participation=1.0), server=Adam())
     made = compile_task(replace(line_task(), strategy=stateful), rounds=1, plan=RoundPlan(1, 1))
     registry.check_servable(made.spec)
+
+
+class Counting(nn.Module):
+    """Multiplies by the number of its calls, which a recorded step would not count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Linear(4, 1)
+        nn.init.ones_(self.layers.weight)
+        nn.init.zeros_(self.layers.bias)
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.layers(x) * self.calls
+
+
+@example("not_traceable")
+def _(_: Path) -> None:
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).mean()
+
+    clients = [(np.ones((2, 4), np.float32), np.zeros((2, 1), np.float32))] * 2
+    shoal.simulate(shoal.Task("t", Counting(), loss), clients, rounds=2, trainer="graph", show=False)
 
 
 @example("code_mismatch")

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import shoal
 from shoal import LocalPlan, RoundPlan
-from shoal.core.errors import ConfigurationError, DataError, NoRows, NotFinite, TaskError
+from shoal.core.errors import ConfigurationError, DataError, NoRows, NotFinite, NotTraceable, TaskError
 from shoal.core.task import OptimizerSpec
 from shoal.simulation.run import SimulatedRun
 from shoal.testing.in_process import run_in_process
@@ -149,6 +149,36 @@ def test_auto_never_takes_a_trainer_that_gives_another_answer():
     run = shoal.simulate(regression_task(PLAN, Counting()), CLIENTS, rounds=1)
     assert run.choice.trainer == "loop"
     assert "differs from that of loop" in run.choice.reason
+
+
+class Late(nn.Module):
+    """Begins to count its calls in Python only when a choice of trainers is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+        self.calls = 0
+
+    def forward(self, x: object) -> object:
+        self.calls += 1
+        return self.net(x) * (self.calls if self.calls > 5 else 1)
+
+
+def test_auto_goes_on_with_vmapped_when_a_step_cannot_be_traced():
+    task = regression_task(replace(PLAN, epochs=1), Late())
+    clients = regression_clients((24,) * 40)
+
+    def run(trainer: str) -> SimulatedRun:
+        stopping = [lambda run: run.history[-1].round == 2]
+        return shoal.simulate(task, clients, rounds=10**6, trainer=trainer, callbacks=stopping)
+
+    fallen = run("auto")
+    assert [row.trainer for row in fallen.history] == ["graph", "vmapped"]
+    assert fallen.choice.trainer == "vmapped"
+    assert "graph was chosen" in fallen.choice.reason
+    assert "but the traced step differs" in fallen.choice.reason
+    with pytest.raises(NotTraceable, match="the traced step differs"):
+        run("graph")
 
 
 def test_auto_takes_dropout_at_once():

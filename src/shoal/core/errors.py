@@ -14,6 +14,7 @@ ShoalError
 │   ├── BroadcastingLoss          output and target shapes would broadcast
 │   ├── UnsupportedArray          a dtype or shape that cannot travel
 │   ├── SimulationOnly            a strategy that devices cannot carry out
+│   ├── NotTraceable              a training step that cannot be recorded and replayed
 │   ├── CodeMismatch              installed code is not the task's model
 │   ├── NotExportable             a model, loss or operator that cannot be part of a plan
 │   ├── PlanError                 a plan that cannot be used
@@ -156,6 +157,12 @@ class SimulationOnly(TaskError):
     """A strategy needs what only a simulation has, so that it cannot be published."""
 
     code = "simulation_only"
+
+
+class NotTraceable(TaskError):
+    """A training step cannot be recorded and replayed, or its replay does something else."""
+
+    code = "not_traceable"
 
 
 class CodeMismatch(TaskError):

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from torch import nn
 
-from shoal.core.errors import ConfigurationError
+from shoal.core.errors import ConfigurationError, NotTraceable
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree
 from shoal.core.types import ModelVersion
@@ -130,13 +130,23 @@ class SimulatedRun:
             while not self._course.over:
                 self._round(lambda: len(virtual.play()))
             return self
+        while not self._course.over:
+            self._as_chosen()
+        return self
+
+    def _as_chosen(self) -> None:
+        """Play the rounds that are left by the trainer that was chosen, until it turns out that it cannot."""
         crew = self._setup.hire(self.choice)
         try:
             while not self._course.over:
                 self._round(lambda: self._played(crew))
+        except NotTraceable as error:
+            if not self.choice.fallback:
+                raise
+            # the whole round is played again: chunks by two trainers would depend on who trained which
+            self._saved = replace(self._saved, choice=self.choice.fallen_back(error.problem))
         finally:
             crew.close()
-        return self
 
     def _played(self, crew: Crew) -> int:
         setup, course = self._setup, self._course

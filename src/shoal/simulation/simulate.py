@@ -99,7 +99,9 @@ def simulate(
     if chunk is not None and chunk < 1:
         raise ConfigurationError(f"chunk={chunk}", "give at least 1")
     size = chunk or chunk_size(compiled.spec, count)
-    choice = _choice(trainer, task, compiled, source, size, count * rounds, device)
+    # a population trains other numbers of clients at once all the time, so that no trace would be used twice
+    updates = count * rounds if population is None else 0
+    choice = _choice(trainer, task, compiled, source, size, updates, device)
     return SimulatedRun(setup, Saved(begin(compiled), [], choice, size, count)).go_on()
 
 

@@ -41,10 +41,15 @@ FEW = 4
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The trainer of a run and why it is that one."""
+    """The trainer of a run and why it is that one; `fallback` takes over should the model turn out untraceable."""
 
     trainer: str
     reason: str
+    fallback: str = ""
+
+    def fallen_back(self, why: str) -> "Choice":
+        """Return the choice of the fallback."""
+        return Choice(self.fallback, f"{self.trainer} was chosen ({self.reason}), but {why}")
 
 
 TRAINERS: Mapping[str, Callable[[Task, str], CohortTrainer]] = {
@@ -91,7 +96,7 @@ def choose(
         return Choice("loop", speeds)
     steps = task.plan.epochs * max(math.ceil(client.rows / task.plan.batch_size) for client in clients)
     if updates * steps * together * SAVED > TRACE_SECONDS:
-        return Choice("graph", f"{speeds}; tracing repays over {updates} updates")
+        return Choice("graph", f"{speeds}; tracing repays over {updates} updates", fallback="vmapped")
     return Choice("vmapped", f"{speeds}; tracing would not repay over {updates} updates")
 
 

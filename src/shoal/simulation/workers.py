@@ -106,28 +106,31 @@ def _work(pipe: Connection, inherited: Sequence[Connection], hire: Callable[[], 
     torch.set_num_threads(1)  # a forked process must not use the threads of its parent
     crew = hire()
     total: Part | None = None
+    answer: Part | ShoalError | str | None
     while True:
         try:
             asked = pipe.recv()
         except (EOFError, OSError):
             return
         if asked is None:
-            pipe.send(total)
-            total = None
-            continue
-        total = _trained(pipe, crew, params, asked, total)
+            answer, total = total, None
+        else:
+            answer, total = _trained(crew, params, asked, total)
+        try:
+            pipe.send(answer)
+        except OSError:  # the run ended by the error of another worker
+            return
 
 
-def _trained(pipe: Connection, crew: Alone, params: Tree, asked: Any, total: Part | None) -> Part | None:
+def _trained(crew: Alone, params: Tree, asked: Any, total: Part | None) -> tuple[ShoalError | str | None, Part | None]:
+    """Count a chunk into the total; return what went wrong, if anything, and the total."""
     chunk, plan, personal, round = asked
     try:
-        total = crew.add(total, params, plan, [chunk], personal, round)
-        pipe.send(None)
+        return None, crew.add(total, params, plan, [chunk], personal, round)
     except ShoalError as error:
-        pipe.send(error)
+        return error, total
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, MemoryError):
-        pipe.send(traceback.format_exc(limit=3))
-    return total
+        return traceback.format_exc(limit=3), total
 
 
 def _views(memory: SharedMemory, layout: Tree) -> dict[str, Array]:

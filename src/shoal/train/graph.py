@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.fx import GraphModule, Node
 
-from shoal.core.errors import TaskError
+from shoal.core.errors import NotTraceable, TaskError
 from shoal.train.functional import Arrays
 from shoal.train.objective import USER_ERRORS
 from shoal.train.randomness import seeded
@@ -39,7 +39,7 @@ Finish: TypeAlias = Callable[[GraphModule, Arrays], Step]
 class TracedStep:
     """A step that traces itself for every new shape of its operands; `check`ed against the untraced step then.
 
-    Raises TaskError when the model cannot be traced or its replay is not the step.
+    Raises NotTraceable when the model cannot be traced or its replay is not the step.
     """
 
     def __init__(self, maker: StepMaker, finish: Finish) -> None:
@@ -62,7 +62,7 @@ class TracedStep:
             replay = self._finish(simplified(recorded(self._eager, flat)), flat)
             check(self._eager, replay, flat)
         except USER_ERRORS as error:
-            raise TaskError(f"the step cannot be traced: {error}", 'train with trainer="vmapped"') from error
+            raise NotTraceable(f"the step cannot be traced: {error}", 'train with trainer="vmapped"') from error
         finally:
             torch.set_rng_state(before)
         return replay
@@ -107,7 +107,7 @@ def compiled(module: GraphModule, flat: Arrays) -> Step:
 
 
 def check(eager: Step, replay: Step, flat: Arrays) -> None:
-    """Raise TaskError unless both steps move their operands alike and return the same losses."""
+    """Raise NotTraceable unless both steps move their operands alike and return the same losses."""
     wanted, given = _copies(flat), _copies(flat)
     with seeded(0):
         wanted.append(eager(*wanted))
@@ -115,7 +115,7 @@ def check(eager: Step, replay: Step, flat: Arrays) -> None:
         given.append(replay(*given))
     worst = max(_distance(left, right) for left, right in zip(wanted, given, strict=True))
     if not worst <= TOLERANCE:
-        raise TaskError(
+        raise NotTraceable(
             f"the traced step differs from the step by {worst:.3g} of an array's largest value",
             'train with trainer="vmapped"',
         )
