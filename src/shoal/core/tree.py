@@ -21,6 +21,9 @@ Array: TypeAlias = npt.NDArray[Any]
 Tree: TypeAlias = Mapping[str, Array]
 """Model parameters, or a change to them, by name."""
 
+Layout: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
+"""The dtype and the shape of each array of a tree."""
+
 
 class Layered(Mapping[str, Array]):
     """Trees laid over one another, the first that has a name winning. Nothing is read before it is asked for."""
@@ -92,7 +95,7 @@ def _header(layout: tuple[tuple[str, tuple[str, tuple[int, ...]]], ...]) -> byte
     return len(text).to_bytes(8, "little") + text
 
 
-def layout(tree: Tree) -> dict[str, tuple[str, tuple[int, ...]]]:
+def layout(tree: Tree) -> Layout:
     """Return name -> (dtype, shape) of a tree."""
     return {name: (array.dtype.name, array.shape) for name, array in tree.items()}
 

@@ -1,12 +1,15 @@
 """A simulated task on disk, so that it goes on after a crash as if there had been none.
 
-One safetensors file: the arrays of the newest version, of the server optimizer and of the clients, and one array of
-bytes with all the rest as MessagePack. It is replaced as a whole, durably, or not at all.
+One safetensors file: the arrays of the newest version and of the server optimizer, one array of bytes with a row for
+every client that keeps something, and one with all the rest as MessagePack. It is replaced as a whole, durably, or
+not at all.
 """
 
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,7 +17,8 @@ import numpy as np
 from shoal.core.errors import CorruptStore, NotFound, RequestError, TaskError
 from shoal.core.origin import Origin
 from shoal.core.task import TaskSpec
-from shoal.core.tree import Array, Tree, pieces
+from shoal.core.tree import Array, Layout, Tree, pieces
+from shoal.simulation.client_store import ClientStore
 from shoal.simulation.course import Course, Failure
 from shoal.simulation.history import Row
 from shoal.simulation.trainers import Choice
@@ -23,6 +27,7 @@ from shoal.store.events import decode_state, encode_state
 from shoal.wire.codec import decode_tree
 
 META = "meta"
+PERSONAL = "personal"
 
 
 class _Meta(msgspec.Struct):
@@ -37,6 +42,7 @@ class _Meta(msgspec.Struct):
     chunk: int
     cohort: int
     clients: list[str]
+    layout: Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,6 @@ class Saved:
 def save(path: Path, saved: Saved) -> None:
     """Write a checkpoint; once this returns it survives a power cut. Raises StorageFull."""
     course = saved.course
-    names = sorted(course.personal)
     meta = _Meta(
         encode_state(course.state).decode(),
         saved.rows,
@@ -63,13 +68,14 @@ def save(path: Path, saved: Saved) -> None:
         saved.choice,
         saved.chunk,
         saved.cohort,
-        names,
+        list(course.personal),
+        course.personal.layout,
     )
     tree: dict[str, Array] = {META: np.frombuffer(msgspec.msgpack.encode(meta), np.uint8)}
     tree.update(_prefixed("params", course.params))
     tree.update(_prefixed("memory", course.memory))
-    for index, name in enumerate(names):
-        tree.update(_prefixed(f"personal/{index}", course.personal[name]))
+    if course.personal:
+        tree[PERSONAL] = course.personal.rows()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, pieces(tree))
 
@@ -82,7 +88,7 @@ def load(path: Path, spec: TaskSpec) -> Saved:
     if not path.is_file():
         raise NotFound(f"no checkpoint {path}", "give the path that simulate(checkpoint=...) was given")
     try:
-        tree = decode_tree(path.read_bytes())
+        tree = decode_tree(_mapped(path))
         meta = msgspec.msgpack.decode(tree[META].tobytes(), type=_Meta)
     except (RequestError, KeyError, ValueError) as error:
         raise CorruptStore(f"{path} is no checkpoint: {error}", "start the simulation anew") from error
@@ -90,11 +96,13 @@ def load(path: Path, spec: TaskSpec) -> Saved:
         decode_state(meta.state.encode()),
         _section(tree, "params"),
         _section(tree, "memory"),
-        {name: _section(tree, f"personal/{index}") for index, name in enumerate(meta.clients)},
+        ClientStore(),
         meta.losses,
         meta.failures,
         meta.now,
     )
+    if meta.clients:
+        course.personal.restore(meta.clients, tree[PERSONAL], meta.layout)
     found = course.state.spec
     if _identity(found) != _identity(spec):
         raise TaskError(
@@ -102,6 +110,12 @@ def load(path: Path, spec: TaskSpec) -> Saved:
             "resume with the model, strategy, plan, rounds, cohort and seed that it was made with",
         )
     return Saved(course, meta.rows, meta.choice, meta.chunk, meta.cohort)
+
+
+def _mapped(path: Path) -> Any:
+    # what a million clients keep is read row by row, never as a whole
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _prefixed(prefix: str, tree: Tree) -> dict[str, Array]:

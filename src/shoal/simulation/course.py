@@ -12,6 +12,7 @@ from shoal.rounds.effects import Assign, Effect, Fold
 from shoal.rounds.events import Cancelled, CheckedIn, Committed, Event, Published, Rejected, Reported, Ticked
 from shoal.rounds.state import Phase, TaskState
 from shoal.simulation.chunks import chunked
+from shoal.simulation.client_store import ClientStore
 from shoal.simulation.clients import Source, sizes_of
 from shoal.simulation.crew import Crew, Job, Part
 from shoal.train.task import CompiledTask
@@ -37,7 +38,7 @@ class Course:
     state: TaskState
     params: Tree
     memory: Tree
-    personal: dict[str, Tree] = field(default_factory=dict[str, Tree])
+    personal: ClientStore = field(default_factory=ClientStore)
     losses: dict[str, float] = field(default_factory=dict[str, float])
     failures: list[Failure] = field(default_factory=list[Failure])
     now: float = 0.0

@@ -1,7 +1,7 @@
 """A simulated run: its model, its history, and going on with it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -96,8 +96,8 @@ class SimulatedRun:
         return self._course.failures
 
     @property
-    def personal(self) -> dict[str, Tree]:
-        """The arrays with the role local, by client."""
+    def personal(self) -> Mapping[str, Tree]:
+        """What stays with clients, by name: arrays with the role local, and what the strategy's rule keeps."""
         return self._course.personal
 
     @property

@@ -41,7 +41,7 @@ class RuledCohort:
         model = {name: array for name, array in params.items() if name in self._ruled.arrays}
         kept = {client.name: personal.get(client.name, {}) for client in clients}
         ready = [replace(client, correction=self._ruled.correction(params, kept[client.name])) for client in clients]
-        trained = self._inner.train_cohort(model, plan, ready, personal, round)
+        trained = self._inner.train_cohort(model, plan, ready, kept, round)
         if trained.updates is None:
             return trained
         losses, at = self._start_losses(model, clients, kept), plan.at_round(round)
