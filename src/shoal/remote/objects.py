@@ -94,6 +94,8 @@ class Objects:
     def poison(self, ident: int, failure: Failure) -> None:
         """Remember that what this number stands for could not be made."""
         self.free(ident)
+        if len(self._held) >= 2 * self._limits.objects:
+            raise BadRequest(f"{len(self._held)} tensors, many of them failed", "stop after the first failure")
         self._held[ident] = failure
 
     def free(self, ident: int) -> None:

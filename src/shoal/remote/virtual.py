@@ -12,6 +12,7 @@ from shoal.remote.host import Host, Tokens
 from shoal.remote.limits import Limits
 from shoal.remote.reception import Reception
 from shoal.remote.session import Patience, Session
+from shoal.remote.traffic import Traffic
 from shoal.remote.worker import Worker
 
 
@@ -54,20 +55,28 @@ class VirtualWorker(Worker):
         self.host = Host(name, Tokens({"here": token}), Catalogue(data), limits or Limits())
         self._line = Line(latency, bandwidth, loss, seed)
         self._chance = random.Random(seed)  # noqa: S311  (which messages are lost is no secret)
-        self._seconds = 0.0
+        self._carried = self._dials = 0
         self.person = self.host.admit(token)
         super().__init__(Session(self._dial, patience=Patience(), clock=self._clock))
 
+    @property
+    def traffic(self) -> Traffic:
+        """What crossed the line so far, and how long that would have taken."""
+        self.session.traffic.seconds = self._clock()
+        return self.session.traffic
+
     def _clock(self) -> float:
-        return self._seconds
+        """Return the time that has passed on the line: bytes one after the other, and a way there and back a wait."""
+        turns = self._dials + (self.session.traffic.waits if hasattr(self, "session") else 0)
+        return self._carried / self._line.bandwidth + 2 * self._line.latency * turns
 
     def _dial(self, hear: Hear) -> Channel:
-        self._seconds += 2 * self._line.latency
+        self._dials += 1
         return _Loop(self, hear)
 
     def carry(self, size: int) -> None:
         """Let the time pass that a message takes on the line."""
-        self._seconds += size / self._line.bandwidth
+        self._carried += size
 
     def lost(self) -> bool:
         """Whether the line breaks at this message."""

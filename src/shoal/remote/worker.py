@@ -1,5 +1,6 @@
 """The handle of a worker: send, search, look at the catalogue."""
 
+import weakref
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Self, TypeVar
@@ -26,6 +27,7 @@ class Worker:
         self.session = session
         self._tagged: list[RemoteTensor] = []
         """What was sent with tags stays until the session ends, so that it can be found."""
+        weakref.finalize(self, session.close)  # also when the process ends: the worker need not wait for the lease
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
