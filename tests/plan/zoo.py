@@ -40,6 +40,13 @@ class Mlp(nn.Module):
         return self.layers((x - self.mean) / self.deviation).squeeze(-1)
 
 
+def frozen_mlp() -> Mlp:
+    """The same, its first layer frozen."""
+    made = Mlp()
+    made.layers[0].requires_grad_(False)
+    return made
+
+
 class LeNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -189,6 +196,7 @@ ZOO = {
     "mlp-clipped": case(
         Mlp, houses, functional.mse_loss, shoal.sgd(1e-2), clip_gradient=1.0, per_step=shoal.Rate("step", 0.5, 10)
     ),
+    "frozen": case(frozen_mlp, houses, functional.mse_loss, shoal.sgd(1e-3)),
     "lenet": case(LeNet, large_digits, CLASSES, shoal.sgd(0.05, momentum=0.9, weight_decay=1e-4)),
     "residual": case(Residual, digits, CLASSES, shoal.sgd(0.05, momentum=0.9)),
     "dropout": case(Dropped, digits, CLASSES, shoal.adam(3e-3)),

@@ -1,10 +1,12 @@
 """Making a plan: trace the task's step, write it as graphs, and prove them against torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import onnx
+import torch
 
 from shoal.algorithms.rule import by_plan
 from shoal.core.errors import NotExportable, RuntimeMismatch, TaskError
@@ -46,7 +48,19 @@ def export(task: Task, *, rows: int | None = None) -> Plan:
     rule = task.strategy.rule
     if rule is not None and not by_plan(rule, task.plan):
         raise NotExportable(f"a task whose strategy trains by the rule {rule.name!r}", TRUSTED)
-    return _Export(task, rows).plan()
+    with _one_thread():
+        return _Export(task, rows).plan()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Steps on a few rows lose time to a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Export:
