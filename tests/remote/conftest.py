@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ class WorkerProcess:
 
 
 def start(*options: object) -> WorkerProcess:
+    if "--home" not in options:
+        options = (*options, "--home", tempfile.mkdtemp())
     command = [sys.executable, "-m", "shoal", "worker", "--name", "bob", "--port", "0", "--json"]
     process = subprocess.Popen([*command, *map(str, options)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     line = process.stdout.readline()
@@ -48,6 +51,9 @@ def worker_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerP
     file.with_suffix(".toml").write_text(
         'description = "Houses"\ntags = ["#boston"]\ntarget = "price"\n[columns.age]\nlow = 0\nhigh = 100\n'
     )
-    started = start("--data", file, "--person", "researcher", "--person", "alice", "--lease", "0.2")
+    policy = file.with_name("policy.toml")
+    policy.write_text('[[grant]]\nperson = "researcher"\ndata = "houses"\nmock = true\n')
+    options = ("--data", file, "--policy", policy, "--home", file.with_name("home"))
+    started = start(*options, "--person", "researcher", "--person", "alice", "--lease", "0.2")
     yield started
     started.end()

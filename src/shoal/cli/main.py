@@ -14,6 +14,7 @@ from shoal.cli.models import models
 from shoal.cli.options import CONNECT, example
 from shoal.cli.pins import pin, unpin
 from shoal.cli.publish import publish
+from shoal.cli.requests import audit, requests
 from shoal.cli.rounds import extend, pause, resume, rounds
 from shoal.cli.server import server
 from shoal.cli.simulate import simulate
@@ -43,6 +44,8 @@ app.command(epilog=example(CONNECT, "shoal statistics age height --owners 2 --bi
 app.command(epilog=example(CONNECT, "shoal evaluate boston-1@12 --owners 2"))(evaluate)
 app.command(epilog=example("shoal simulate task.py:task --clients clients --rounds 20 --cohort 10"))(simulate)
 app.command(epilog=example("shoal strategies", "shoal strategies scaffold"))(strategies)
+app.add_typer(requests, name="requests")
+app.add_typer(audit, name="audit")
 app.add_typer(server, name="server")
 app.command(epilog=example("shoal worker --name bob --data boston.csv --port 8777"))(worker)
 models.command(epilog=example(CONNECT, "shoal models pin boston-1@12"))(pin)

@@ -32,6 +32,16 @@ TokenFile = Annotated[
         "--token-file", metavar="FILE", help="Keep the tokens here, for you alone to read, not on the screen."
     ),
 ]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", metavar="FILE", help="What may leave, in TOML; without it nothing does (docs/remote.md)."),
+]
+WorkerHome = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="DIR", help="Keeps requests, the audit log and budgets; default: ~/.shoal/worker-NAME."
+    ),
+]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every network.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 Cert = Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Serve by TLS with this certificate chain.")]
@@ -48,6 +58,8 @@ def worker(
     name: Name = "worker",
     data: Data = None,
     target: Target = None,
+    policy: PolicyFile = None,
+    home: WorkerHome = None,
     person: People = None,
     token_file: TokenFile = None,
     host: Host = "127.0.0.1",
@@ -74,6 +86,8 @@ def worker(
         from shoal.remote.host import Host as WorkerHost
         from shoal.remote.host import Tokens
         from shoal.remote.limits import Limits
+        from shoal.remote.policy import Policy, read_policy
+        from shoal.remote.rules import Desk
         from shoal.remote.serving import run
         from shoal.wire.listening import address, listen
         from shoal.wire.lock import Lock
@@ -85,12 +99,14 @@ def worker(
     lock = Lock(cert, key, insecure_ws, plain="ws")
     lock.check(host)
     catalogue = Catalogue([owned.read(path.expanduser(), target) for path in data or ()])
+    granted = Policy() if policy is None else read_policy(policy.expanduser())
+    desk = Desk.at((home or Path(f"~/.shoal/worker-{name}")).expanduser(), granted)
     with listen(host, port) as listener:
         tokens, fresh = _tokens(person or ["researcher"], token_file)
         told: dict[str, object] = {"url": address(lock.scheme, listener), "name": name}
         told["tokens"] = tokens if fresh and token_file is None else None
         told["fingerprint"] = lock.fingerprint()
-        served = WorkerHost(name, Tokens(tokens), catalogue, Limits(lease=lease))
+        served = WorkerHost(name, Tokens(tokens), catalogue, Limits(lease=lease), desk.rules)
         run(served, listener, lock.context(), lambda: print_json(told) if as_json else _announce(told, token_file))
 
 

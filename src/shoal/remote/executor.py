@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from shoal.core.errors import BadRequest, NotPermitted, OverLimit, RefusedOperator, ShoalError
-from shoal.remote import failures, frames
+from shoal.remote import failures, frames, provenance
 from shoal.remote.arguments import Reader, ident_of, tensor
 from shoal.remote.failures import KERNEL_ERRORS, Failure
 from shoal.remote.labels import OWN, Gate, Label, join
@@ -17,6 +17,7 @@ from shoal.remote.limits import Limits
 from shoal.remote.objects import Held, Objects, Poisoned
 from shoal.remote.operators import Operator, operator_named
 from shoal.remote.program import Program, build
+from shoal.remote.provenance import Source
 from shoal.remote.randomness import Randomness
 from shoal.remote.shapes import Layout, empty, layout, results
 
@@ -66,14 +67,14 @@ class Executor:
         ) as error:  # not what a client of ours sends
             raise BadRequest("a step of a form that is not known", "use the same version on both sides") from error
 
-    def put(self, ident: int, sent: torch.Tensor, label: Label = OWN) -> None:
+    def put(self, ident: int, sent: torch.Tensor, label: Label = OWN, source: Source | None = None) -> None:
         """Keep a tensor that came from outside."""
         try:
             self.objects.reserve(sent.nbytes)
         except OverLimit as error:
             self.objects.poison(ident, failures.of(error))
         else:
-            self.objects.keep(ident, sent, label)
+            self.objects.keep(ident, sent, label, source=source)
 
     def _run(self, operator: Operator | Failure, step: list[Any]) -> None:
         if isinstance(operator, Failure):
@@ -91,12 +92,17 @@ class Executor:
         except BadRequest:
             raise
         except KERNEL_ERRORS as error:
-            described = self._gate.traceback(label)
-            self._fail(failures.kernel(operator.name, error, described=described), step)
+            self._fail(self._failed(operator.name, error, label), step)
         else:
             if operator.writes:
                 self._mark(operator, args, kwargs, label)
-            self._keep(step[1], made, label)
+            self._keep(step[1], made, label, self._taken(operator, args) if label.private else None)
+
+    def _taken(self, operator: Operator, args: list[Any]) -> Source | None:
+        private = [held for held in self._reader.held if held.storage.label.private]
+        if len(private) != 1 or private[0].storage.source is None:
+            return None
+        return provenance.taken(operator.name, args, {id(private[0].tensor): private[0].storage.source})
 
     def _allowed_on(self, operator: Operator, held: list[Held]) -> Label:
         label = join(each.storage.label for each in held)
@@ -114,13 +120,20 @@ class Executor:
         written = {id(each) for each in _tensors(operator.written(args, kwargs))}
         for held in self._reader.held:
             if id(held.tensor) in written:
-                held.storage.label, held.storage.program = label, None
+                held.storage.written(label)
 
-    def _keep(self, idents: list[int], made: Any, label: Label) -> None:
+    def _keep(self, idents: list[int], made: Any, label: Label, source: Source | None) -> None:
         outputs = made if isinstance(made, list | tuple) else (made,)
         for ident, output in zip(idents, outputs, strict=False):
             if ident and isinstance(output, torch.Tensor):
-                self.objects.keep(ident, output, label)
+                self.objects.keep(ident, output, label, source=source)
+
+    def _failed(self, where: str, error: Exception, label: Label) -> Failure:
+        """Return an operator's error as it travels. Raises RemoteFailure, which ends the session, on private data."""
+        if label.private and not self._gate.traceback(label):
+            self._gate.failed(label)
+            raise failures.kernel(where, error, described=False).error() from error
+        return failures.kernel(where, error, described=True)
 
     def _fail(self, failure: Failure, step: list[Any]) -> None:
         for ident in step[1]:
@@ -157,6 +170,8 @@ class Executor:
             held = [self.objects.find(ident) for ident in given]
             label = self._allowed_in(program, held)
             self.objects.reserve(program.nbytes)
+            run = provenance.about(program, held) if label.private else None
+            starts = [None] * len(program.changed) if run is None else provenance.starts(program, run)
             if program.random:
                 with self.randomness.drawing():
                     values = program.run([each.tensor for each in held])
@@ -167,12 +182,11 @@ class Executor:
         except ShoalError as error:
             self._fail_program(program, failures.of(error), made)
         except KERNEL_ERRORS as error:
-            described = self._gate.traceback(label)
-            self._fail_program(program, failures.kernel("a recorded program", error, described=described), made)
+            self._fail_program(program, self._failed("a recorded program", error, label), made)
         else:
-            program.mark(label, held)
-            for ident, value in zip([*made, *program.kept], values, strict=True):
-                self.objects.keep(ident, value, label, program.digest)
+            program.mark(label, held, run, starts)
+            for place, (ident, value) in enumerate(zip([*made, *program.kept], values, strict=True)):
+                self.objects.keep(ident, value, label, None if run is None else run.made(place))
 
     def _allowed_in(self, program: Program, held: list[Held]) -> Label:
         label = join((*(each.storage.label for each in held), *(each.storage.label for each in program.outside)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from shoal.core.errors import OverLimit, SessionLost, Unauthorised, WrongProtocol
 from shoal.remote.catalogue import Catalogue
 from shoal.remote.frames import PROTOCOL, Hello, Welcome
-from shoal.remote.labels import Gate, OwnOnly
+from shoal.remote.labels import Gate
 from shoal.remote.limits import Limits
 from shoal.remote.visit import Visit
 
@@ -49,7 +49,7 @@ class Host:
         tokens: Tokens,
         catalogue: Catalogue,
         limits: Limits,
-        rules: Callable[[str], Gate] = lambda _: OwnOnly(),
+        rules: Callable[[str], Gate],
     ) -> None:
         self.name = name
         self.limits = limits

@@ -6,10 +6,14 @@ none. Labels are joined through every operator, and belong to storage: what is w
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from shoal.core.errors import NotPermitted
+import torch
+
 from shoal.remote.operators import Operator
+
+if TYPE_CHECKING:
+    from shoal.remote.objects import Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,34 @@ def join(labels: Iterable[Label]) -> Label:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A tensor that a client asks for."""
+    """A tensor that a client asks for, and why."""
 
-    label: Label
-    dtype: str
-    shape: tuple[int, ...]
+    held: "Held"
     reason: str | None
-    program: str | None
-    """Digest of the recorded program that made it, where one did."""
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """What is asked for."""
+        return self.held.tensor
+
+    @property
+    def label(self) -> Label:
+        """What it was made from."""
+        return self.held.storage.label
+
+    def __str__(self) -> str:
+        dtype = str(self.tensor.dtype).removeprefix("torch.")
+        return f"a tensor {dtype}{list(self.tensor.shape)} made from data set {names(self.label)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """A statistic over the rows of an array that a client asks for, and what it would spend for it."""
+
+    data: str
+    array: str
+    statistic: str
+    epsilon: float
 
 
 class Gate(Protocol):
@@ -56,38 +80,27 @@ class Gate(Protocol):
         """Raise NotPermitted where this operator may not run on data of this label."""
         ...
 
-    def release(self, asked: Release) -> None:
-        """Raise NotPermitted where this may not leave."""
+    def release(self, asked: Release) -> torch.Tensor:
+        """Return what may leave of this. Raises NotPermitted."""
+        ...
+
+    def mock(self, data: str, *, real: bool) -> None:
+        """Raise NotPermitted where made-up rows may not be had; `real` if they are drawn from the real ones."""
+        ...
+
+    def aggregate(self, asked: Aggregate) -> None:
+        """Take from the budget what this costs. Raises NotPermitted."""
         ...
 
     def traceback(self, label: Label) -> bool:
         """Return whether a failure on data of this label may be described."""
         ...
 
-
-class OwnOnly:
-    """The default: a client gets back what is made of its own tensors, and handles to everything else."""
-
-    def operate(self, operator: Operator, label: Label) -> None:
-        """Refuse what would show values in a shape."""
-        if operator.data_dependent and label.private:
-            raise NotPermitted(
-                f"{operator.name} on data set {_names(label)}: the shape of its result would show values",
-                "use torch.where or a product with a mask",
-            )
-
-    def release(self, asked: Release) -> None:
-        """Refuse what has the owner's data in it."""
-        if asked.label.private:
-            raise NotPermitted(
-                f"a tensor {asked.dtype}{list(asked.shape)} made from data set {_names(asked.label)}",
-                "keep it at the worker; the owner's policy releases nothing of this data set",
-            )
-
-    def traceback(self, label: Label) -> bool:
-        """Describe failures on the client's own data only."""
-        return not label.private
+    def failed(self, label: Label) -> None:
+        """Count a failure on data of this label, which ends the session."""
+        ...
 
 
-def _names(label: Label) -> str:
+def names(label: Label) -> str:
+    """Return the data sets of a label as text."""
     return " and ".join(repr(name) for name in sorted(label.sources))

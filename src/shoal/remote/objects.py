@@ -1,6 +1,7 @@
 """The tensors that a worker keeps for one client: counted by storage, capped, each with the label of its data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -8,6 +9,11 @@ from shoal.core.errors import BadRequest, OverLimit
 from shoal.remote.failures import Failure
 from shoal.remote.labels import OWN, Label
 from shoal.remote.limits import Limits
+
+if TYPE_CHECKING:
+    from shoal.remote.provenance import Lineage, Made, Source
+
+Geometry: TypeAlias = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 
 @dataclass(slots=True)
@@ -17,8 +23,19 @@ class Storage:
     nbytes: int
     label: Label
     uses: int = 0
-    program: str | None = None
-    """Digest of the recorded program that wrote it last."""
+    source: "Source | None" = None
+    """Of which rows of the owner's it is an untouched copy."""
+    made: "Made | None" = None
+    """Of which program it is the result."""
+    lineage: "Lineage | None" = None
+    """By which training it was written, and by nothing else."""
+    tickets: dict[Geometry, str] = field(default_factory=dict)
+    """The requests for what it holds now, by the part of it that was asked for."""
+
+    def written(self, label: Label) -> None:
+        """Take note that something wrote into it that read data of a label."""
+        self.label, self.source, self.made, self.lineage = label, None, None, None
+        self.tickets.clear()
 
 
 @dataclass(slots=True)
@@ -28,6 +45,12 @@ class Held:
     tensor: torch.Tensor
     storage: Storage
     key: int
+
+    @property
+    def geometry(self) -> Geometry:
+        """Which part of its memory it shows."""
+        tensor = self.tensor
+        return int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
 class Poisoned(Exception):
@@ -76,18 +99,22 @@ class Objects:
                 f"{len(self._held)} tensors", f"keep fewer; the worker allows {self._limits.objects} to a client"
             )
 
-    def keep(self, ident: int, tensor: torch.Tensor, label: Label, program: str | None = None) -> Held:
-        """Keep a tensor under a number; with others on the same storage, its label is joined with theirs."""
+    def keep(
+        self, ident: int, tensor: torch.Tensor, label: Label, made: "Made | None" = None, source: "Source | None" = None
+    ) -> Held:
+        """Keep a tensor under a number; `made` and `source` say where new memory comes from.
+
+        On the same storage as others it has their provenance; `label` is that of all that went into it.
+        """
         self.free(ident)
         whole = tensor.untyped_storage()
         key = whole._cdata
         storage = self._storages.get(key)
         if storage is None:
-            storage = self._storages[key] = Storage(whole.nbytes(), OWN)
+            storage = self._storages[key] = Storage(whole.nbytes(), OWN, source=source, made=made)
             self._bytes += storage.nbytes
         storage.uses += 1
         storage.label = label
-        storage.program = program
         held = self._held[ident] = Held(tensor, storage, key)
         return held
 

@@ -99,6 +99,10 @@ ALLOWED = frozenset(
 """Base names in aten; the in-place form `add_` is allowed with `add`."""
 
 
+UNDECLARED = {"aten.native_batch_norm.default": (("running_mean", "running_var"), 5)}
+"""What some operators write without saying so in their schema, if the argument of this number is true."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Operator:
     """One overload: how to call it, which arguments it writes, which outputs are views of which argument."""
@@ -116,6 +120,8 @@ class Operator:
 
     def written(self, args: Any, kwargs: Any) -> list[Any]:
         """Return the arguments that this call writes."""
+        if self.name in UNDECLARED and not args[UNDECLARED[self.name][1]]:
+            return []
         return [
             args[at] if at < len(args) else kwargs[name] for at, name in self.writes if at < len(args) or name in kwargs
         ]
@@ -188,7 +194,8 @@ def _described(call: OpOverload) -> Operator:
         tuple(
             (at, argument.name)
             for at, argument in enumerate(schema.arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
+            if (argument.alias_info is not None and argument.alias_info.is_write)
+            or argument.name in UNDECLARED.get(name, ((), 0))[0]
         ),
         tuple(_source(returned, sources) for returned in schema.returns),
         any(returned.alias_info is not None and returned.alias_info.is_write for returned in schema.returns),

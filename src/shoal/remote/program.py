@@ -22,6 +22,7 @@ from shoal.remote.failures import Failure
 from shoal.remote.labels import Label
 from shoal.remote.objects import Held, Objects
 from shoal.remote.operators import Operator
+from shoal.remote.provenance import Run
 from shoal.remote.shapes import empty, layout
 
 Values = list[Any]
@@ -89,10 +90,18 @@ class Program:
                 values[place] = None
         return [values[place] for place in self.results]
 
-    def mark(self, label: Label, inputs: Sequence[Held]) -> None:
-        """Give all that a run wrote the label of all that it read."""
-        for held in (*self.changed, *(inputs[at] for at in self.changed_inputs)):
-            held.storage.label, held.storage.program = label, self.digest
+    def mark(
+        self, label: Label, inputs: Sequence[Held], run: Run | None, starts: Sequence[torch.Tensor | None]
+    ) -> None:
+        """Give all that a run wrote the label of all that it read, and its provenance."""
+        for place, (held, start) in enumerate(zip(self.changed, starts, strict=True)):
+            lineage = held.storage.lineage
+            held.storage.written(label)
+            if run is not None and run.training:
+                held.storage.lineage = lineage
+                run.trained(held, start, place)
+        for at in self.changed_inputs:
+            inputs[at].storage.written(label)
 
 
 def build(asked: frames.Define, operators: Sequence[Operator | Failure], objects: Objects) -> Program:

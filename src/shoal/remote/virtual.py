@@ -4,13 +4,16 @@ import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from shoal.core.errors import ConfigurationError
 from shoal.remote.catalogue import Catalogue, DataSet
 from shoal.remote.channel import Broken, Channel, Hear
 from shoal.remote.host import Host, Tokens
 from shoal.remote.limits import Limits
+from shoal.remote.policy import Policy
 from shoal.remote.reception import Reception
+from shoal.remote.rules import Desk
 from shoal.remote.session import Patience, Session
 from shoal.remote.traffic import Traffic
 from shoal.remote.worker import Worker
@@ -34,7 +37,9 @@ class Line:
 
 
 class VirtualWorker(Worker):
-    """A worker in this process, with data sets of its own.
+    """A worker in this process, with data sets of its own and the `policy` of their owner.
+
+    Requests, log and budgets are kept in the folder `home`, without one in memory; `desk` is where the owner decides.
 
     `latency`, `bandwidth` and `loss` describe a line: the time that it would take is counted in `traffic.seconds`,
     not waited for, and with a lost message the connection breaks and is taken up again.
@@ -45,6 +50,8 @@ class VirtualWorker(Worker):
         name: str,
         *,
         data: Sequence[DataSet] = (),
+        policy: Policy = Policy(),  # noqa: B008  (it is frozen)
+        home: Path | None = None,
         limits: Limits | None = None,
         latency: float = 0.0,
         bandwidth: float = float("inf"),
@@ -52,7 +59,8 @@ class VirtualWorker(Worker):
         seed: int = 0,
     ) -> None:
         token = secrets.token_urlsafe(16)
-        self.host = Host(name, Tokens({"here": token}), Catalogue(data), limits or Limits())
+        self.desk = Desk(policy) if home is None else Desk.at(home, policy)
+        self.host = Host(name, Tokens({"here": token}), Catalogue(data), limits or Limits(), self.desk.rules)
         self._line = Line(latency, bandwidth, loss, seed)
         self._chance = random.Random(seed)  # noqa: S311  (which messages are lost is no secret)
         self._carried = self._dials = 0

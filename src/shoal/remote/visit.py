@@ -15,14 +15,16 @@ import torch
 
 from shoal.core.errors import BadRequest, OverLimit, RemoteFailure, ShoalError
 from shoal.remote import failures, frames
+from shoal.remote.aggregating import prepared
 from shoal.remote.arriving import Arriving, raw
 from shoal.remote.catalogue import Catalogue
 from shoal.remote.executor import Executor
 from shoal.remote.failures import KERNEL_ERRORS, Failure
 from shoal.remote.frames import Answer, Ask, Batch, Credit, Define, Failed, Get, Leave, Part, Put, Reply, Value
-from shoal.remote.labels import OWN, Gate, Label, Release
+from shoal.remote.labels import OWN, Aggregate, Gate, Label, Release
 from shoal.remote.limits import Limits
 from shoal.remote.objects import Poisoned
+from shoal.remote.provenance import Source
 
 log = structlog.get_logger()
 
@@ -182,10 +184,8 @@ class Visit:
 
     def _value(self, asked: Get) -> tuple[Reply, ...]:
         held = self.executor.objects.find(asked.ident)
-        tensor, storage = held.tensor, held.storage
-        dtype = frames.NAMES[tensor.dtype]
-        self._gate.release(Release(storage.label, dtype, tuple(tensor.shape), asked.reason, storage.program))
-        data = raw(tensor)
+        tensor = self._gate.release(Release(held, asked.reason))
+        dtype, data = frames.NAMES[tensor.dtype], raw(tensor)
         shape, size = list(tensor.shape), len(data)
         if size <= self._limits.part:
             return (Value(asked.request, self.done, dtype, shape, size, data),)
@@ -204,25 +204,42 @@ class Visit:
                 return self._layouts(given.get("idents", []))
             case "mock":
                 return self._mock(_text(given, "name"), _text(given, "array"), given.get("ident"))
+            case "aggregate":
+                epsilon = given.get("epsilon")
+                asked = Aggregate(
+                    _text(given, "name"),
+                    _text(given, "array"),
+                    _text(given, "statistic"),
+                    float(epsilon) if isinstance(epsilon, int | float) else 0.0,
+                )
+                return self._aggregate(asked, given.get("ident"))
         raise BadRequest(f"a question {what[:50]!r}", "use the same version on both sides")
 
     def _open(self, name: str, array: str, ident: Any) -> dict[str, Any]:
         found = self._catalogue.find(name)
         # a view of its own: what a client does in place must not reach the owner's rows
-        tensor = found.array(array).detach().clone()
-        return self._lend(ident, tensor, found.label)
+        tensor = found.array(array).detach().clone(memory_format=torch.contiguous_format)
+        source = Source(name, array, found.rows, tensor[:1].numel())
+        return self._lend(ident, tensor, found.label, source)
 
     def _layouts(self, idents: list[int]) -> list[Any]:
         tensors = [self.executor.objects.find(ident).tensor for ident in idents]
         return [[frames.NAMES[each.dtype], list(each.shape), list(each.stride())] for each in tensors]
 
     def _mock(self, name: str, array: str, ident: Any) -> dict[str, Any]:
-        return self._lend(ident, self._catalogue.find(name).mock(array), OWN)
+        found = self._catalogue.find(name)
+        self._gate.mock(name, real=found.mock_of == "columns")
+        return self._lend(ident, found.mock(array), OWN)
 
-    def _lend(self, ident: Any, tensor: torch.Tensor, label: Label) -> dict[str, Any]:
+    def _aggregate(self, asked: Aggregate, ident: Any) -> dict[str, Any]:
+        noisy = prepared(self._catalogue.find(asked.data), asked)
+        self._gate.aggregate(asked)  # before anything is drawn
+        return self._lend(ident, noisy(), OWN)
+
+    def _lend(self, ident: Any, tensor: torch.Tensor, label: Label, source: Source | None = None) -> dict[str, Any]:
         if not isinstance(ident, int):
             raise BadRequest("a question without a number for its answer", "use the same version on both sides")
-        self.executor.put(ident, tensor, label)
+        self.executor.put(ident, tensor, label, source)
         return {"dtype": frames.NAMES[tensor.dtype], "shape": list(tensor.shape)}
 
 

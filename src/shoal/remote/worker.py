@@ -67,6 +67,15 @@ class Worker:
         """Return made-up rows in the layout of an array of the owner's, to write code with."""
         return self._lent("mock", name, array).get()
 
+    def aggregate(self, name: str, statistic: str = "mean", *, array: str = "data", epsilon: float) -> torch.Tensor:
+        """Return the noisy "mean" or "sum" of each column of an array.
+
+        It spends `epsilon` of what the owner granted you for this data set. Differential privacy (Dwork et al. 2006)
+        for one row that is replaced by another, in which each column stays in the range that the owner said of it.
+        Raises NotPermitted, NotFound, ConfigurationError for columns without a range.
+        """
+        return self._lent("aggregate", name, array, statistic=statistic, epsilon=epsilon).get()
+
     def search(self, *tags: str) -> list[RemoteTensor]:
         """Return the tensors that have all these tags: the owner's, and what this session sent."""
         owners = [
@@ -77,9 +86,9 @@ class Worker:
         ]
         return owners + [each for each in self._tagged if set(tags) <= set(each.tags)]
 
-    def _lent(self, what: str, name: str, array: str) -> RemoteTensor:
+    def _lent(self, what: str, name: str, array: str, **more: object) -> RemoteTensor:
         ref = Ref(noted(self))
-        told = self.session.ask(what, name=name, array=array, ident=ref.ident)
+        told = self.session.ask(what, name=name, array=array, ident=ref.ident, **more)
         shape = told["shape"]
         return RemoteTensor(ref, layout(torch.empty(shape, dtype=DTYPES[told["dtype"]], device="meta")))
 
