@@ -49,6 +49,7 @@ COMMANDS = [
     ("tokens",),
     ("tokens", "create"),
     ("tokens", "revoke"),
+    ("worker",),
     ("requests", "list"),
     ("requests", "show"),
     ("requests", "approve"),

@@ -23,10 +23,10 @@ Clip = Annotated[float, typer.Option("--clip", min=0.0, help="A model: the norm 
 
 requests = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What clients ask a worker's owner for.")
 audit = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What left a worker, and what was refused.")
-HOME = "export SHOAL_WORKER_HOME=~/.shoal/worker-bob"
+AT = "--home ~/.shoal/worker-bob"
 
 
-@requests.command("list", epilog=example(HOME, "shoal requests list"))
+@requests.command("list", epilog=example(f"shoal requests list {AT}"))
 @reported
 def list_(home: WorkerHome, as_json: Json = False) -> None:
     """List the requests, oldest first."""
@@ -42,7 +42,7 @@ def list_(home: WorkerHome, as_json: Json = False) -> None:
     print_table(columns, [(r.id, r.state, moment(r.at), r.kind, r.what, r.reason) for r in found])
 
 
-@requests.command(epilog=example(HOME, "shoal requests show carol-3"))
+@requests.command(epilog=example(f"shoal requests show carol-3 {AT}"))
 @reported
 def show(request: Id, home: WorkerHome, as_json: Json = False) -> None:
     """Show a request whole, with the program that would be approved."""
@@ -55,7 +55,8 @@ def show(request: Id, home: WorkerHome, as_json: Json = False) -> None:
 
 @requests.command(
     epilog=example(
-        HOME, "shoal requests approve carol-3", "shoal requests approve carol-4 --rows 200 --steps 100 --clip 1"
+        f"shoal requests approve carol-3 {AT}",
+        f"shoal requests approve carol-4 --rows 200 --steps 100 --clip 1 {AT}",
     )
 )
 @reported
@@ -84,14 +85,14 @@ def approve(
     _decided(home, queue.approve(request, Terms(times, rows, steps, clip), note), as_json)
 
 
-@requests.command(epilog=example(HOME, "shoal requests refuse carol-3 --note 'too few rows'"))
+@requests.command(epilog=example(f"shoal requests refuse carol-3 --note 'too few rows' {AT}"))
 @reported
 def refuse(request: Id, home: WorkerHome, note: Note = "", as_json: Json = False) -> None:
     """Let what a request is for stay, also where it was approved before."""
     _decided(home, _queue(home).refuse(request, note), as_json)
 
 
-@audit.command(epilog=example(HOME, "shoal audit verify"))
+@audit.command(epilog=example(f"shoal audit verify {AT}"))
 @reported
 def verify(
     home: WorkerHome,
@@ -111,7 +112,7 @@ def verify(
     print_json({"lines": count, "digest": newest}) if as_json else typer.echo(f"{count} lines hold\ndigest: {newest}")
 
 
-@audit.command("show", epilog=example(HOME, "shoal audit show"))
+@audit.command("show", epilog=example(f"shoal audit show {AT}"))
 @reported
 def log(home: WorkerHome, as_json: Json = False) -> None:
     """Print the log, oldest first."""
