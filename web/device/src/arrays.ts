@@ -1,5 +1,7 @@
 // Arrays with the dtypes of safetensors, trees of them, and their canonical bytes, from which every digest comes.
 
+import { Tampered, Unsupported } from "./errors.js";
+
 export type Values =
   | Float64Array
   | Float32Array
@@ -54,7 +56,7 @@ interface Entry {
 /** Return numpy's name of a dtype as safetensors calls it. Throws for one that JavaScript cannot hold. */
 export function dtypeOf(numpy: string): DType {
   const found = NUMPY[numpy];
-  if (found === undefined) throw new Error(`dtype ${numpy} cannot be held here: use one of ${Object.keys(NUMPY)}`);
+  if (found === undefined) throw new Unsupported(`dtype ${numpy}`, `use one of ${Object.keys(NUMPY)}`);
   return found;
 }
 
@@ -99,9 +101,9 @@ export function encode(tree: Tree): Uint8Array<ArrayBuffer> {
 
 /** Return the tree in a file. Throws for a hole, an overlap, a length that is wrong, or a dtype that is unknown here. */
 export function decode(data: Uint8Array): Map<string, NdArray> {
-  if (data.length < 8) throw new Error(`a safetensors file of ${data.length} bytes`);
+  if (data.length < 8) throw new Tampered(`a safetensors file of ${data.length} bytes`);
   const length = Number(new DataView(data.buffer, data.byteOffset, 8).getBigUint64(0, true));
-  if (length > MAX_HEADER) throw new Error(`a safetensors header of ${length} bytes: the cap is ${MAX_HEADER}`);
+  if (length > MAX_HEADER) throw new Tampered(`a safetensors header of ${length} bytes: the cap is ${MAX_HEADER}`);
   const text = new TextDecoder("utf-8", { fatal: true }).decode(data.subarray(8, 8 + length));
   const header = JSON.parse(text) as Record<string, Entry>;
   const entries = Object.entries(header).filter(([name]) => name !== "__metadata__");
@@ -110,19 +112,19 @@ export function decode(data: Uint8Array): Map<string, NdArray> {
   let end = 0;
   for (const [name, entry] of entries) {
     const [start, stop] = entry.data_offsets;
-    if (start !== end) throw new Error(`array ${name} begins at byte ${start}, the one before it ends at ${end}`);
+    if (start !== end) throw new Tampered(`array ${name} begins at byte ${start}, the one before it ends at ${end}`);
     tree.set(name, read(name, entry, data.slice(8 + length + start, 8 + length + stop)));
     end = stop;
   }
-  if (8 + length + end !== data.length) throw new Error(`a safetensors file of ${data.length} bytes is cut or too long`);
+  if (8 + length + end !== data.length) throw new Tampered(`a safetensors file of ${data.length} bytes is cut or too long`);
   return tree;
 }
 
 // `bytes` is a copy, so that the values begin at an aligned address
 function read(name: string, { dtype, shape }: Entry, bytes: Uint8Array<ArrayBuffer>): NdArray {
-  if (!(dtype in KINDS)) throw new Error(`array ${name} has dtype ${dtype}, which cannot be held here`);
+  if (!(dtype in KINDS)) throw new Tampered(`array ${name} has dtype ${dtype}, which cannot be held here`);
   const kind = KINDS[dtype as DType];
-  if (sizeOf(shape) * kind.BYTES_PER_ELEMENT !== bytes.length) throw new Error(`array ${name} has ${bytes.length} bytes`);
+  if (sizeOf(shape) * kind.BYTES_PER_ELEMENT !== bytes.length) throw new Tampered(`array ${name} has ${bytes.length} bytes`);
   return { dtype: dtype as DType, shape, values: new kind(bytes.buffer) };
 }
 

@@ -1,7 +1,7 @@
 // A device's calls to its coordinator: signed, with a deadline, and with the coordinator's own words when it refuses.
 
 import { digest } from "./digests.js";
-import { Refused, Tampered, Unreachable } from "./errors.js";
+import { Refused, Stopped, Tampered, Unreachable } from "./errors.js";
 import type { DeviceKey } from "./keys.js";
 import type { CheckInReply, CheckInRequest, EnrolReply, ErrorMessage, KeyReply, LatestReply, Receipt, RenewReply, TaskSpec } from "./messages.js";
 import { signed } from "./signing.js";
@@ -142,7 +142,8 @@ export class Connection {
       if (!response.ok) throw await refusal(response);
       return await read(response);
     } catch (error) {
-      if (sending.signal?.aborted || !unanswered(error)) throw error;
+      if (sending.signal?.aborted) throw new Stopped(String(sending.signal.reason));
+      if (!unanswered(error)) throw error;
       throw new Unreachable(`${method} ${target} got no answer (${(error as Error).message})`);
     }
   }

@@ -1,89 +1,26 @@
 // A device whose predictions get better with use, and which sends nothing but updates.
 
-import { type NdArray, encode } from "./arrays.js";
+import type { NdArray, Tree } from "./arrays.js";
 import { Adopting } from "./adopting.js";
-import { type Conditions, type Probe, browserProbe, unmet } from "./conditions.js";
-import { Connection, PROTOCOL } from "./connection.js";
-import { digest } from "./digests.js";
-import { DataError, Refused, RuntimeMismatch, ShoalError, Stopped, Unreachable, Unsupported } from "./errors.js";
+import { type Conditions, browserProbe, unmet } from "./conditions.js";
+import { Connection } from "./connection.js";
+import { Refused, ShoalError, Unreachable, Unsupported } from "./errors.js";
 import { type DeviceEvents, Emitter, type Release } from "./events.js";
-import { type ExampleSettings, Examples, type Given, cast, stack } from "./examples.js";
-import { type Identity, identified } from "./identity.js";
-import { type Kept, openIndexedDb } from "./kept.js";
-import type { Assignment, LocalPlan, TaskSpec } from "./messages.js";
-import { Outbox } from "./outbox.js";
-import { type Personal, PersonalStore, whole } from "./personal.js";
-import { layoutOf, trained, travelling } from "./plan.js";
-import { type Rate, factor } from "./rates.js";
-import { type RuntimeSettings, located } from "./runtime.js";
-import { Schedule } from "./schedule.js";
-import { derive } from "./seeds.js";
+import { Examples, type Given } from "./examples.js";
+import { type Identity, identified, leave } from "./identity.js";
+import { type Kept, PREFIX, openIndexedDb } from "./kept.js";
+import { Lock } from "./locks.js";
+import { type Losses, Models } from "./models.js";
 import { installed, sendLater } from "./offline.js";
+import { Outbox } from "./outbox.js";
+import { PersonalStore, whole } from "./personal.js";
+import { type Plan, layoutOf } from "./plan.js";
+import { located } from "./runtime.js";
+import { Schedule, type Took } from "./schedule.js";
+import { Stamp } from "./stamp.js";
+import type { Joined, PersonaliseOptions, Personalised, Status, Which } from "./standing.js";
+import { TakingPart, type Turn } from "./taking_part.js";
 import { LocalTrainer, type Trainer, WorkerTrainer } from "./trainer.js";
-import { type Course, changeOf, countOf, lengthOf } from "./training.js";
-
-const WEIGHT_UNIT = 2 ** 16;
-
-export type Which = "global" | "personal";
-
-/** How a device is set up. */
-export interface Joined extends ExampleSettings {
-  /** The name of the task that the app's examples are for. */
-  readonly task: string;
-  /** An enrolment token; a device that joined before needs none. */
-  readonly token?: string;
-  readonly name?: string;
-  readonly runtime: RuntimeSettings;
-  /** The address of worker.js; without one the numbers are worked out in this thread. */
-  readonly worker?: string | URL;
-  /**
-   * The address of service.js, so that the app opens without a network. It lies in the page's folder, or is served with
-   * a Service-Worker-Allowed header that names that folder, as a coordinator does for its pages.
-   */
-  readonly service?: string | URL;
-  readonly kept?: Kept;
-  readonly probe?: Probe;
-  /** Nothing is released about fewer examples than this. */
-  readonly minimumRows?: number;
-}
-
-export interface PersonaliseOptions {
-  readonly signal?: AbortSignal;
-  readonly onStep?: (step: number, loss: number) => void;
-  readonly start?: Which;
-}
-
-/** What a call of `personalise` did; losses are those on held-out examples, undefined without any. */
-export interface Personalised {
-  readonly before: number | undefined;
-  readonly after: number | undefined;
-  readonly kept: boolean;
-}
-
-/** Where a device stands. */
-export interface Status {
-  readonly name: string;
-  readonly url: string;
-  readonly task: string;
-  readonly examples: number;
-  readonly heldOut: number;
-  readonly version: number | undefined;
-  readonly runtime: string;
-  readonly serving: Which;
-  readonly globalLoss: number | undefined;
-  readonly personalLoss: number | undefined;
-  readonly pending: number;
-  readonly running: boolean;
-  readonly waitingFor: readonly string[];
-}
-
-interface Turn {
-  readonly accepted: number;
-  /** Seconds until the next one. */
-  readonly pause: number;
-}
-
-type Losses = Partial<Record<Which, number>>;
 
 /** One user's device. Make it with `join`; two tabs of one origin are one device, which one of them works at a time. */
 export class Device {
@@ -91,28 +28,51 @@ export class Device {
   readonly #settings: Joined;
   readonly #kept: Kept;
   readonly #identity: Identity;
-  readonly #connection: Connection;
+  readonly #emitter: Emitter;
   readonly #trainer: Trainer;
+  readonly #stamp: Stamp;
+  readonly #personal: PersonalStore;
   readonly #adopting: Adopting;
   readonly #outbox: Outbox;
-  readonly #personal: PersonalStore;
-  readonly #emitter: Emitter;
-  #examples: Examples | undefined;
+  readonly #part: TakingPart;
+  readonly #work: Lock;
+  #models: Models | undefined;
+  #planned: Plan | undefined;
   #schedule: Schedule | undefined;
-  #judged: { state: string; losses: Losses } = { state: "", losses: {} };
-  #busy: Promise<unknown> = Promise.resolve();
+  #learntFrom = "";
+  #problem = "";
+  #persisted = false;
 
   private constructor(url: string, settings: Joined, kept: Kept, identity: Identity) {
+    const database = PREFIX + settings.task;
+    const connection = new Connection(url, identity.key, settings.clock);
     this.#url = url;
     this.#settings = settings;
     this.#kept = kept;
     this.#identity = identity;
-    this.#emitter = new Emitter();
-    this.#connection = new Connection(url, identity.key, settings.clock);
+    this.#work = new Lock(database);
+    this.#emitter = new Emitter(database);
     this.#trainer = settings.worker === undefined ? new LocalTrainer() : new WorkerTrainer(settings.worker);
-    this.#adopting = new Adopting(this.#connection, kept, this.#trainer, located(settings.runtime));
-    this.#outbox = new Outbox(this.#connection, kept, this.#emitter, identity.coordinatorKey);
-    this.#personal = new PersonalStore(kept);
+    this.#stamp = new Stamp(kept, "stamp");
+    this.#personal = new PersonalStore(kept, this.#stamp);
+    this.#adopting = new Adopting({
+      connection,
+      kept,
+      stamp: this.#stamp,
+      trainer: this.#trainer,
+      runtime: located(settings.runtime),
+      emitter: this.#emitter,
+      wrong: (arrays) => this.#wrong(arrays),
+    });
+    this.#outbox = new Outbox(connection, kept, this.#emitter, identity.coordinatorKey);
+    this.#part = new TakingPart(settings, {
+      connection,
+      adopting: this.#adopting,
+      outbox: this.#outbox,
+      personal: this.#personal,
+      trainer: this.#trainer,
+      emitter: this.#emitter,
+    });
   }
 
   /** Join a coordinator, or open a device that joined before, which needs neither token nor network. */
@@ -121,36 +81,72 @@ export class Device {
       throw new Unsupported("this page is not in a secure context", "serve it by https, or by http on this machine itself");
     }
     const kept = settings.kept ?? (await openIndexedDb(settings.task));
-    const clock = settings.clock ?? (() => Date.now() / 1000);
-    const identity = await identified(kept, { url, token: settings.token, name: settings.name, clock });
-    const device = new Device(url, settings, kept, identity);
-    await device.#open();
-    if (settings.service !== undefined) await installed(settings.service, await device.#trainer.files());
-    return device;
-  }
-
-  async #open(): Promise<void> {
-    await this.#personal.load();
-    if (await this.#adopting.load()) await this.#openExamples();
-    await this.#refresh();
-  }
-
-  /** Take the version that the coordinator tells; without a network what is here goes on serving. */
-  async #refresh(signal?: AbortSignal): Promise<void> {
     try {
-      const another = await this.#adopting.refresh(this.#settings.task, signal);
-      if (this.#examples === undefined) await this.#openExamples();
-      if (another) this.#emitter.emit("version", this.#adopting.held!.version);
+      const clock = settings.clock ?? (() => Date.now() / 1000);
+      const identity = await identified(kept, { url, token: settings.token, name: settings.name, clock });
+      const device = new Device(url, settings, kept, identity);
+      await device.#opened();
+      return device;
     } catch (error) {
-      const later = error instanceof ShoalError && (error.transient || (error instanceof Refused && error.status === 404));
-      if (!later) throw error;
-      this.#emitter.emit("error", error);
+      kept.close();
+      throw error;
     }
   }
 
-  async #openExamples(): Promise<void> {
+  async #opened(): Promise<void> {
+    try {
+      await this.#alone(async () => {
+        await this.#refresh().catch((error: unknown) => this.#later(error));
+      });
+      const { service } = this.#settings;
+      if (service !== undefined) await installed(service, await this.#trainer.files());
+      // asking may take a user's answer: nothing waits for it
+      void globalThis.navigator?.storage?.persist?.().then((persisted) => (this.#persisted = persisted));
+    } catch (error) {
+      this.#end();
+      throw error;
+    }
+  }
+
+  /** What is here works without a coordinator, or before the task is published: sync will tell. */
+  #later(error: unknown): void {
+    const later = error instanceof ShoalError && (error.transient || error instanceof Refused);
+    if (!later) throw error;
+    this.#problem = error.message;
+    this.#emitter.emit("error", error);
+  }
+
+  /** Serve the version that the coordinator names. */
+  async #refresh(signal?: AbortSignal): Promise<void> {
+    const another = await this.#adopting.refresh(this.#settings.task, signal);
+    await this.#fit();
+    if (another) this.#emitter.emit("version", this.#adopting.held!.version);
+  }
+
+  /** Open the examples, and the personal model, for the plan that is at work now. */
+  async #fit(): Promise<void> {
+    const { plan } = this.#adopting;
+    if (plan === undefined || plan === this.#planned) return;
+    await this.#personal.fit(plan.manifest);
+    const examples = await Examples.open(this.#kept, this.name, layoutOf(plan.manifest), this.#settings);
+    const { name } = this;
+    this.#models = new Models(name, {
+      adopting: this.#adopting,
+      personal: this.#personal,
+      trainer: this.#trainer,
+      emitter: this.#emitter,
+      examples,
+    });
+    this.#planned = plan;
+  }
+
+  /** Say what is wrong with a version by the examples here: its loss must be a number. */
+  async #wrong(arrays: Tree): Promise<string> {
     const layout = layoutOf(this.#adopting.plan!.manifest);
-    this.#examples = await Examples.open(this.#kept, this.name, layout, this.#settings);
+    const rows = (await Examples.open(this.#kept, this.name, layout, this.#settings)).rows(true);
+    if (rows.size === 0) return "";
+    const { loss = Number.NaN } = await this.#trainer.evaluate(whole(arrays, this.#personal.now.local, this.#adopting.names), rows);
+    return Number.isFinite(loss) ? "" : `its loss on this device's held-out examples is ${loss}`;
   }
 
   get name(): string {
@@ -162,232 +158,91 @@ export class Device {
     return this.#emitter.on(kind, hear);
   }
 
+  get #ready(): Models {
+    if (this.#models === undefined) {
+      throw new ShoalError("no_version", `there is no version of task ${this.#settings.task} here`, "sync() once it is published");
+    }
+    return this.#models;
+  }
+
   /** Keep one example; it is durable when the promise is fulfilled, and stays on this device. */
   async observe(x: Given | Readonly<Record<string, Given>>, y?: Given): Promise<void> {
     const named = y === undefined ? (x as Readonly<Record<string, Given>>) : { x: x as Given, y };
-    await this.#ready.add(named);
-  }
-
-  get #ready(): Examples {
-    if (this.#examples === undefined) {
-      throw new ShoalError("no_version", `task ${this.#settings.task} was not published yet`, "sync() later");
-    }
-    return this.#examples;
+    await this.#ready.examples.add(named);
   }
 
   /** Return the output for one example, of the model that is better here. */
   async predict(x: Given | Readonly<Record<string, Given>>): Promise<NdArray> {
-    const named = typeof x === "object" && !("values" in x) && !ArrayBuffer.isView(x) && !Array.isArray(x) ? x : { x: x as Given };
-    const layout = this.#ready.layout;
-    const given = Object.entries(named as Record<string, Given>);
-    const unknown = given.find(([name]) => !layout.has(name));
-    if (unknown !== undefined) throw new DataError(`a prediction from ${unknown[0]}`, `an example has ${[...layout.keys()]}`);
-    const batch = new Map(given.map(([name, value]) => [name, stack([cast(name, value, layout)])]));
-    return this.#trainer.predict(this.#model(await this.serving()), batch);
-  }
-
-  #model(which: Which): Map<string, NdArray> {
-    const { arrays, local } = this.#personal.now;
-    const names = this.#adopting.plan!.manifest.arrays.map(({ name }) => name);
-    return whole(this.#adopting.arrays, which === "personal" ? arrays : local, names);
+    await this.#caughtUp();
+    return this.#ready.predict(x);
   }
 
   /** Which model predicts: the one with the lower loss on held-out examples, else the global. */
   async serving(): Promise<Which> {
-    const { personal = Infinity, global = Infinity } = await this.#losses();
-    return personal < global ? "personal" : "global";
-  }
-
-  async #losses(): Promise<Losses> {
-    const now = this.#personal.now;
-    const state = [this.#ready.mark(true), this.#adopting.held?.version.digest, now.trainings, now.base].join();
-    if (this.#judged.state !== state) {
-      const rows = this.#ready.rows(true);
-      const losses: Losses = {};
-      if (rows.size > 0) {
-        losses.global = await this.#loss(this.#model("global"));
-        if (now.arrays.size > 0) losses.personal = await this.#loss(this.#model("personal"));
-      }
-      this.#judged = { state, losses };
-    }
-    return this.#judged.losses;
-  }
-
-  async #loss(arrays: Map<string, NdArray>): Promise<number> {
-    return (await this.#trainer.evaluate(arrays, this.#ready.rows(true)))["loss"] ?? Infinity;
+    await this.#caughtUp();
+    return this.#ready.serving();
   }
 
   /** Train the personal model on the examples here, without the coordinator; it stays unless it is worse than before. */
   personalise(options: PersonaliseOptions = {}): Promise<Personalised> {
-    return this.#alone(() => this.#personalise(options));
+    return this.#alone(() => this.#personalise(options), options.signal);
   }
 
-  async #personalise({ signal, onStep, start }: PersonaliseOptions): Promise<Personalised> {
-    const rows = this.#ready.rows(false);
-    if (countOf(rows) === 0) throw new ShoalError("no_rows", `${this.name} has no example to train on`, "observe(x, y) first");
-    const { held, plan } = this.#adopting;
-    const now = this.#personal.now;
-    const losses = await this.#losses();
-    const seed = await derive(await derive(0, this.name, "personalise", now.trainings));
-    const which = start ?? (await this.serving());
-    const order = { course: courseOf(held!.spec, 1), arrays: this.#model(which), start: this.#adopting.arrays, rows, seed };
-    const told = (step: number, loss: number): void => {
-      onStep?.(step, loss);
-      this.#emitter.emit("progress", { step, loss, kind: "personal" });
-    };
-    const { arrays } = await this.#trainer.train(order, told, signal);
-    const own = new Map(trained(plan!.manifest).map((name) => [name, arrays.get(name)!]));
-    const after = losses.global === undefined ? undefined : await this.#loss(whole(this.#adopting.arrays, own, [...arrays.keys()]));
-    const kept = after === undefined || after <= (losses.personal ?? Infinity);
-    const trainings = now.trainings + 1;
-    await this.#personal.keep(kept ? { ...now, arrays: own, base: held!.version.digest, trainings } : { ...now, trainings });
-    return { before: least(losses), after, kept };
+  async #personalise(options: PersonaliseOptions): Promise<Personalised> {
+    const lesson = this.#ready.lesson;
+    const done = await this.#ready.personalise(options);
+    this.#learntFrom = lesson;
+    return done;
   }
 
   /** Check in once: train when assigned, send the update, take the newest version; whether an update was accepted. */
   sync({ signal }: { readonly signal?: AbortSignal } = {}): Promise<boolean> {
-    return this.#alone(async () => (await this.#turn(signal)).accepted > 0);
+    return this.#alone(async () => {
+      const { accepted, problem } = await this.#turn(signal);
+      if (problem !== undefined) throw problem;
+      return accepted > 0;
+    }, signal);
   }
 
   async #turn(signal?: AbortSignal): Promise<Turn> {
     try {
-      return await this.#took(signal);
+      const turn = await this.#part.turn(this.#models?.examples, signal);
+      if (turn.accepted > 0 || !this.#adopting.stays(turn.told)) {
+        await this.#refresh(signal).catch((error: unknown) => {
+          if (!(error instanceof Refused && error.status === 404)) throw error; // the task is not published yet
+        });
+      }
+      this.#problem = turn.problem?.message ?? "";
+      return turn;
     } catch (error) {
+      if (error instanceof ShoalError) this.#problem = error.message;
       if (error instanceof Unreachable && (await this.#outbox.pending()) > 0) await sendLater(this.#settings.task);
       throw error;
     }
   }
 
-  async #took(signal?: AbortSignal): Promise<Turn> {
-    let accepted = await this.#outbox.deliver(signal);
-    let pause = 0;
-    if (this.#examples !== undefined && this.#examples.count(false) >= Math.max(1, this.#settings.minimumRows ?? 10)) {
-      const message = {
-        training: [this.#settings.task],
-        statistics: false,
-        evaluation: false,
-        wait: 0,
-        utc_offset: -60 * new Date().getTimezoneOffset(),
-        protocol: PROTOCOL,
-      };
-      const reply = await this.#connection.checkIn(message, signal);
-      pause = reply.retry_after;
-      if (reply.assignment === null) this.#emitter.emit("state", reply.reason);
-      else accepted += await this.#carryOut(reply.assignment, reply.lease, signal);
-    }
-    await this.#refresh(signal);
-    return { accepted, pause };
-  }
-
-  async #carryOut(assignment: Assignment, lease: number, signal?: AbortSignal): Promise<number> {
-    this.#emitter.emit("state", `training round ${assignment.round} of ${assignment.task}`);
-    try {
-      await this.#worked(assignment, lease, signal);
-    } catch (error) {
-      await this.#givenBack(assignment, error);
-      if (error instanceof ShoalError && error.code === "gone") return 0;
-      throw error;
-    }
-    return this.#outbox.deliver(signal);
-  }
-
-  async #givenBack({ id }: Assignment, error: unknown): Promise<void> {
-    const stopped = error instanceof Stopped || (error as Error).name === "AbortError";
-    const why = error instanceof ShoalError ? `${error.code}: ${error.message}` : String(error);
-    try {
-      await this.#connection.release(id, stopped ? `stopped: ${why}` : why, stopped);
-    } catch (failed) {
-      if (!(failed instanceof ShoalError)) throw failed;
-      this.#emitter.emit("error", failed); // the coordinator takes the place back when its lease is over
-    }
-  }
-
-  async #worked(assignment: Assignment, lease: number, signal?: AbortSignal): Promise<void> {
-    if (this.#adopting.held?.task !== assignment.task) await this.#adopting.refresh(assignment.task, signal);
-    const { held, plan } = this.#adopting;
-    if (held?.task !== assignment.task) throw new RuntimeMismatch(`task ${assignment.task} is not the newest ${this.#settings.task}`);
-    const version = await this.#adopting.version(assignment.version, signal);
-    const now = this.#personal.now;
-    const fromPersonal = held.spec.local.start === "personal";
-    const own = fromPersonal && now.arrays.size > 0 ? now.arrays : now.local;
-    const names = plan!.manifest.arrays.map(({ name }) => name);
-    const global = whole(new Map([...this.#adopting.arrays, ...version]), now.local, names);
-    const order = {
-      course: courseOf(held.spec, assignment.round),
-      arrays: whole(global, own, names),
-      start: global,
-      rows: this.#ready.rows(false),
-      seed: assignment.seed,
-    };
-    const started = performance.now();
-    const done = await this.#trainer.train(order, this.#renewing(assignment.id, lease), signal);
-    const change = changeOf(plan!, global, done.arrays);
-    const arrays = encode(new Map([...change].map(([name, array]) => [`delta/${name}`, array])));
-    const head = {
-      digest: await digest(arrays),
-      size: arrays.length,
-      weight: done.rows * WEIGHT_UNIT,
-      metrics: { loss: done.loss },
-      costs: { train_seconds: (performance.now() - started) / 1000, network_seconds: 0, cpu_seconds: 0, bytes_up: 0, bytes_down: 0 },
-      origin: null,
-      uploaded: false,
-    };
-    const norm = lengthOf(change);
-    const what = `change of ${change.size} arrays, length ${norm.toPrecision(4)}, learnt from ${done.rows} rows`;
-    const { id, task, round } = assignment;
-    const release: Release = { time: Date.now() / 1000, task, round, assignment: id, what, bytes: arrays.length, digest: head.digest, norm, rows: done.rows };
-    // what stays here and what leaves become durable together: no training counts twice, none is lost
-    await this.#personal.keep(this.#learnt(done.arrays, fromPersonal, assignment.version), this.#outbox.changes(release, head, arrays));
-  }
-
-  #learnt(arrays: ReadonlyMap<string, NdArray>, fromPersonal: boolean, base: string): Personal {
-    const { manifest } = this.#adopting.plan!;
-    const now = this.#personal.now;
-    const moving = trained(manifest);
-    const leaving = new Set(travelling(manifest));
-    const local = new Map(moving.filter((name) => !leaving.has(name)).map((name) => [name, arrays.get(name)!]));
-    if (!fromPersonal) return { ...now, local };
-    return { arrays: new Map(moving.map((name) => [name, arrays.get(name)!])), local, base, trainings: now.trainings + 1 };
-  }
-
-  /** Extend the lease as the work progresses, at most three times a lease. */
-  #renewing(assignment: string, lease: number): (step: number, loss: number) => Promise<void> {
-    let renewed = performance.now();
-    return async (step, loss) => {
-      this.#emitter.emit("progress", { step, loss, kind: "round" });
-      if (performance.now() - renewed < (1000 * lease) / 3) return;
-      renewed = performance.now();
-      await this.#connection.renew(assignment).catch((error: unknown) => {
-        if (!(error instanceof Unreachable)) throw error;
-      });
-    };
-  }
-
   /** Sync and personalise in the background whenever conditions hold; what runs when one ends stops at once. */
   run(conditions: Conditions = {}): void {
-    if (this.#schedule !== undefined) throw new ShoalError("running", `${this.name} runs already`, "stop() it first");
+    if (this.#schedule?.running) throw new ShoalError("running", `${this.name} runs already`, "stop() it first");
     const look = async (): Promise<string[]> => {
       const readings = await (this.#settings.probe ?? browserProbe)();
-      return unmet(conditions, readings, this.#examples?.count(false) ?? 0);
+      return unmet(conditions, readings, this.#models?.examples.count(false) ?? 0);
     };
-    const turn = async (signal: AbortSignal): Promise<number> => {
-      const { pause } = await this.#alone(() => this.#turn(signal));
+    const turn = async (signal: AbortSignal): Promise<Took> => {
+      const { pause, problem } = await this.#alone(() => this.#turn(signal), signal);
       await this.#personaliseOn(signal);
-      return pause;
+      return problem === undefined ? { pause } : { pause, problem };
     };
-    this.#schedule = new Schedule(look, turn, (error) => this.#emitter.emit("error", error));
+    const lock = new Lock(`${PREFIX}${this.#settings.task}-schedule`);
+    this.#schedule = new Schedule(lock, look, turn, (error) => this.#emitter.emit("error", error));
   }
 
   async #personaliseOn(signal: AbortSignal): Promise<void> {
-    const { now } = this.#personal;
-    const mark = `${this.#examples?.mark(false)} ${this.#adopting.held?.version.digest}`;
-    if ((this.#examples?.count(false) ?? 0) === 0 || this.#learntFrom === mark) return;
-    await this.#alone(() => this.#personalise({ signal }));
-    this.#learntFrom = mark;
-    if (now.trainings < this.#personal.now.trainings) this.#emitter.emit("state", "the personal model was trained");
+    const models = this.#models;
+    if (models === undefined || models.examples.count(false) === 0 || this.#learntFrom === models.lesson) return;
+    const { kept } = await this.#alone(() => this.#personalise({ signal }), signal);
+    this.#emitter.emit("state", kept ? "the personal model is better now" : "the personal model stays as it was");
   }
-
-  #learntFrom = "";
 
   /** End what `run` began, in the middle of a training if need be. */
   async stop(): Promise<void> {
@@ -397,21 +252,27 @@ export class Device {
   }
 
   async status(): Promise<Status> {
-    const losses = this.#examples === undefined ? {} : await this.#losses();
+    await this.#caughtUp();
+    const losses: Losses = (await this.#models?.losses()) ?? {};
+    const [heldOut = 0, rest = 0] = [this.#models?.examples.count(true), this.#models?.examples.count(false)];
     return {
       name: this.name,
       url: this.#url,
       task: this.#settings.task,
-      examples: (this.#examples?.count(false) ?? 0) + (this.#examples?.count(true) ?? 0),
-      heldOut: this.#examples?.count(true) ?? 0,
+      examples: heldOut + rest,
+      heldOut,
       version: this.#adopting.held?.version.number,
       runtime: this.#adopting.runtime,
-      serving: this.#examples === undefined ? "global" : await this.serving(),
+      serving: (await this.#models?.serving()) ?? "global",
       globalLoss: losses.global,
       personalLoss: losses.personal,
       pending: await this.#outbox.pending(),
-      running: this.#schedule !== undefined,
-      waitingFor: this.#schedule?.waitingFor ?? [],
+      released: (await this.releases()).length,
+      running: this.#schedule?.running ?? false,
+      waitingFor: this.#schedule?.running ? this.#schedule.waitingFor : [],
+      problem: this.#problem,
+      refused: this.#adopting.problem,
+      persisted: this.#persisted,
     };
   }
 
@@ -420,15 +281,15 @@ export class Device {
     return (await this.#kept.all<Release>("releases")).sort((a, b) => a.time - b.time);
   }
 
-  /** Leave for good: be revoked at the coordinator, and remove every example, model and key here. */
+  /**
+   * Leave for good: remove every example and model here, be revoked at the coordinator, remove the key.
+   *
+   * Throws Unreachable when the coordinator cannot be told now: nothing but the key is left then, and the next `join` or
+   * `leave` goes on from there.
+   */
   async leave(): Promise<void> {
     await this.stop();
-    await this.#alone(async () => {
-      await this.#connection.leave().catch((error: unknown) => {
-        if (!(error instanceof Refused)) throw error; // it knows us no more: what was wanted
-      });
-      await this.#kept.wipe();
-    });
+    await this.#work.hold(() => leave(this.#kept, this.#settings.clock ?? (() => Date.now() / 1000)));
     this.#end();
   }
 
@@ -440,31 +301,25 @@ export class Device {
 
   #end(): void {
     this.#trainer.close();
+    this.#emitter.close();
     this.#kept.close();
   }
 
   /** Do one thing at a time, in this tab and in all others of this device. */
-  #alone<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#busy.then(async (): Promise<T> => {
-      const locks = globalThis.navigator?.locks;
-      return locks === undefined ? work() : ((await locks.request(`shoal-${this.#settings.task}`, work)) as T);
-    });
-    this.#busy = done.catch(() => undefined); // whoever asked for it is told
-    return done;
+  #alone<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    return this.#work.hold(async () => {
+      await this.#caughtUp();
+      return work();
+    }, signal);
   }
-}
 
-/** Return how a round is trained here. Throws for what a plan does not hold. */
-function courseOf(spec: TaskSpec, round: number): Course {
-  const local: LocalPlan = spec.local;
-  const rate = Number(local.optimizer.options?.["lr"]) * factor(local.per_round as Rate, round - 1);
-  if (local.rule !== null && local.rule !== undefined) {
-    throw new Unsupported(`task ${spec.name} trains by a rule of its own`, "train it where its code is");
+  /** Take what another tab made of the models and the examples. */
+  async #caughtUp(): Promise<void> {
+    if (await this.#stamp.moved()) {
+      await this.#personal.load();
+      await this.#adopting.load();
+      await this.#fit();
+    }
+    await this.#models?.examples.catchUp();
   }
-  return { epochs: local.epochs, batch_size: local.batch_size, shuffle: local.shuffle, lr: rate, per_step: local.per_step as Rate };
-}
-
-function least(losses: Losses): number | undefined {
-  const found = Object.values(losses);
-  return found.length > 0 ? Math.min(...found) : undefined;
 }

@@ -62,6 +62,13 @@ export class RuntimeMismatch extends ShoalError {
   }
 }
 
+/** What this device's user does not let leave. */
+export class NotPermitted extends ShoalError {
+  constructor(problem: string, fix: string) {
+    super("not_permitted", problem, fix);
+  }
+}
+
 /** Examples that the task cannot use. */
 export class DataError extends ShoalError {
   constructor(problem: string, fix: string) {

@@ -4,7 +4,9 @@
 import { type NdArray, type Tree, make, sizeOf, type DType } from "./arrays.js";
 import { DataError } from "./errors.js";
 import type { Kept } from "./kept.js";
+import { Lock } from "./locks.js";
 import { derive } from "./seeds.js";
+import { Stamp } from "./stamp.js";
 
 /** How many examples stay, the newest ones, and for how many seconds (for ever without `age`). */
 export interface Retention {
@@ -30,47 +32,60 @@ const COUNTED = "observed";
 
 export class Examples {
   readonly #kept: Kept;
+  readonly #stamp: Stamp;
+  readonly #lock: Lock;
   readonly layout: Layout;
   readonly #every: number;
   readonly #seed: number;
   readonly #retention: Retention;
   readonly #clock: () => number;
-  #examples: Example[];
-  #observed: number;
+  #examples: Example[] = [];
+  #observed = 0;
 
-  private constructor(
-    kept: Kept,
-    layout: Layout,
-    every: number,
-    seed: number,
-    retention: Retention,
-    clock: () => number,
-    examples: Example[],
-    observed: number,
-  ) {
+  private constructor(kept: Kept, lock: Lock, layout: Layout, every: number, seed: number, settings: ExampleSettings) {
     this.#kept = kept;
+    this.#stamp = new Stamp(kept, "examples");
+    this.#lock = lock;
     this.layout = layout;
     this.#every = every;
     this.#seed = seed;
-    this.#retention = retention;
-    this.#clock = clock;
-    this.#examples = examples;
-    this.#observed = observed;
+    this.#retention = settings.retention ?? {};
+    this.#clock = settings.clock ?? (() => Date.now() / 1000);
   }
 
   /** Open the examples of a device. `holdout` is the share that is held out, at most a half. */
-  static async open(
-    kept: Kept,
-    name: string,
-    layout: Layout,
-    { holdout = 0.2, retention = {}, clock = () => Date.now() / 1000 }: ExampleSettings = {},
-  ): Promise<Examples> {
+  static async open(kept: Kept, name: string, layout: Layout, settings: ExampleSettings = {}): Promise<Examples> {
+    const { holdout = 0.2 } = settings;
     if (!(holdout >= 0 && holdout <= 0.5)) throw new DataError(`a holdout of ${holdout}`, "give a share from 0 to 0.5");
-    const examples = (await kept.all<Example>("examples")).sort((a, b) => a.number - b.number);
-    const observed = (await kept.get<number>("device", COUNTED)) ?? 0;
     const every = holdout > 0 ? Math.round(1 / holdout) : 0;
     const seed = await derive(0, name, "holdout");
-    return new Examples(kept, layout, every, seed, retention, clock, examples, observed);
+    const examples = new Examples(kept, new Lock(`shoal-${name}-examples`), layout, every, seed, settings);
+    await examples.catchUp();
+    return examples;
+  }
+
+  /** Take what another tab observed, and remove what retention does not allow any more. */
+  catchUp(): Promise<void> {
+    return this.#lock.hold(async () => {
+      await this.#caughtUp();
+      await this.#tidied();
+    });
+  }
+
+  async #caughtUp(): Promise<void> {
+    if (!(await this.#stamp.moved())) return;
+    const every = await this.#kept.all<Example>("examples");
+    this.#examples = every.filter((each) => this.#fits(each)).sort((a, b) => a.number - b.number);
+    this.#observed = (await this.#kept.get<number>("device", COUNTED)) ?? 0;
+  }
+
+  // a task may be published anew with other arrays: what was observed for the former is of no use then
+  #fits({ arrays }: Example): boolean {
+    const alike = ([name, { dtype, shape }]: [string, Layout extends ReadonlyMap<string, infer T> ? T : never]): boolean => {
+      const array = arrays.get(name);
+      return array?.dtype === dtype && array.shape.join() === shape.join();
+    };
+    return arrays.size === this.layout.size && [...this.layout].every(alike);
   }
 
   /** Keep one example, durable when the promise is fulfilled. Throws DataError for what the task cannot use. */
@@ -79,10 +94,15 @@ export class Examples {
     const wanted = [...this.layout.keys()].sort();
     if (names.join() !== wanted.join()) throw new DataError(`an example with ${names}`, `the task takes ${wanted}`);
     const arrays = new Map(names.map((name) => [name, cast(name, given[name]!, this.layout)]));
+    await this.#lock.hold(() => this.#added(arrays));
+  }
+
+  async #added(arrays: ReadonlyMap<string, NdArray>): Promise<void> {
+    await this.#caughtUp();
     const number = this.#observed + 1;
     const example = { number, at: this.#clock(), held: await this.#isHeld(number), arrays };
     const gone = this.#outlived([...this.#examples, example]);
-    await this.#kept.change([
+    await this.#stamp.change([
       { store: "examples", key: number, value: example },
       { store: "device", key: COUNTED, value: number },
       ...gone.map((each) => ({ store: "examples", key: each.number }) as const),
@@ -104,11 +124,10 @@ export class Examples {
     return examples.filter((each) => each.number <= newest - count || each.at < oldest);
   }
 
-  /** Remove what retention does not allow any more. */
-  async tidy(): Promise<void> {
+  async #tidied(): Promise<void> {
     const gone = this.#outlived(this.#examples);
     if (gone.length === 0) return;
-    await this.#kept.change(gone.map((each) => ({ store: "examples", key: each.number })));
+    await this.#stamp.change(gone.map((each) => ({ store: "examples", key: each.number })));
     this.#examples = this.#examples.filter((each) => !gone.includes(each));
   }
 

@@ -1,7 +1,7 @@
 // Who a device is: its name, its key, its id at the coordinator, and the coordinator's key.
 
 import { Connection } from "./connection.js";
-import { ShoalError } from "./errors.js";
+import { Refused, ShoalError } from "./errors.js";
 import { type DeviceKey, type PackedKey, newKey, packed, unpacked } from "./keys.js";
 import type { Kept } from "./kept.js";
 
@@ -13,6 +13,8 @@ interface Record {
   readonly url: string;
   readonly device?: string;
   readonly coordinatorKey?: string;
+  /** Set when it began to leave: nothing but the key is here then. */
+  readonly leaving?: true;
 }
 
 /** A device that the coordinator knows. */
@@ -33,14 +35,16 @@ export interface Joining {
 
 /** Return who this device is, enrolling it the first time; a device that joined before needs no network for it. */
 export async function identified(kept: Kept, joining: Joining): Promise<Identity> {
+  await left(kept, joining.clock); // a leave that was interrupted
   const { record, key } = await known(kept, joining);
   if (joining.name !== undefined && record.name !== joining.name) {
     throw new ShoalError("conflict", `this device is ${record.name}, not ${joining.name}`, "leave() first, or give no name");
   }
   const { name, device, coordinatorKey } = record;
-  if (device !== undefined && coordinatorKey !== undefined && record.url === joining.url) {
-    return { name, key, device, coordinatorKey };
+  if (device !== undefined && record.url !== joining.url) {
+    throw new ShoalError("conflict", `this device belongs to ${record.url}, not to ${joining.url}`, "leave() there first");
   }
+  if (device !== undefined && coordinatorKey !== undefined) return { name, key, device, coordinatorKey };
   const connection = new Connection(joining.url, key, joining.clock);
   const reply = await connection.enrol(name, joining.token);
   const pinned = await connection.key();
@@ -54,6 +58,24 @@ export async function enrolled(kept: Kept): Promise<{ readonly url: string; read
   if (found?.device === undefined || found.coordinatorKey === undefined) return undefined;
   const { name, device, coordinatorKey, url } = found;
   return { url, identity: { name, device, coordinatorKey, key: await unpacked(found.key) } };
+}
+
+/** Leave for good: the user's data goes first, then the coordinator is told, then the key goes. Throws Unreachable. */
+export async function leave(kept: Kept, clock: () => number): Promise<void> {
+  const record = await kept.get<Record>("device", RECORD);
+  if (record !== undefined) await kept.wipe([{ store: "device", key: RECORD, value: { ...record, leaving: true } }]);
+  await left(kept, clock);
+}
+
+async function left(kept: Kept, clock: () => number): Promise<void> {
+  const record = await kept.get<Record>("device", RECORD);
+  if (record?.leaving === undefined) return;
+  if (record.device !== undefined) {
+    await new Connection(record.url, await unpacked(record.key), clock).leave().catch((error: unknown) => {
+      if (!(error instanceof Refused && error.status === 401)) throw error; // it knows us no more: what was wanted
+    });
+  }
+  await kept.wipe([]);
 }
 
 async function known(kept: Kept, { name, url }: Joining): Promise<{ record: Record; key: DeviceKey }> {

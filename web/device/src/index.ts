@@ -2,16 +2,10 @@
 
 export type { NdArray } from "./arrays.js";
 export { type Conditions, type Probe, type Readings, browserProbe } from "./conditions.js";
-export {
-  Device,
-  type Joined,
-  type PersonaliseOptions,
-  type Personalised,
-  type Status,
-  type Which,
-} from "./device.js";
+export { Device } from "./device.js";
 export {
   DataError,
+  NotPermitted,
   Refused,
   RuntimeMismatch,
   ShoalError,
@@ -25,3 +19,4 @@ export type { DeviceEvents, Release } from "./events.js";
 export type { Given, Retention } from "./examples.js";
 export type { Kept } from "./kept.js";
 export type { RuntimeSettings } from "./runtime.js";
+export type { Joined, PersonaliseOptions, Personalised, Status, Which } from "./standing.js";

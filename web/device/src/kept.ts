@@ -14,8 +14,8 @@ export interface Kept {
   put(store: StoreName, key: IDBValidKey, value: unknown): Promise<void>;
   /** Make several changes in one: all of them or none. */
   change(changes: readonly Change[]): Promise<void>;
-  /** Remove everything, for good. */
-  wipe(): Promise<void>;
+  /** Remove everything, for good, but for what these changes write. */
+  wipe(changes: readonly Change[]): Promise<void>;
   close(): void;
 }
 
@@ -64,22 +64,27 @@ class IndexedDbKept implements Kept {
     const stores = [...new Set(changes.map(({ store }) => store))];
     // the default, "relaxed", ends before the bytes are on the disk
     const transaction = this.#database.transaction(stores, "readwrite", { durability: "strict" });
-    for (const { store, key, value } of changes) {
-      const objects = transaction.objectStore(store);
-      if (value === undefined) objects.delete(key);
-      else objects.put(value, key);
-    }
+    make(transaction, changes);
     return ended(transaction);
   }
 
-  wipe(): Promise<void> {
+  wipe(changes: readonly Change[]): Promise<void> {
     const transaction = this.#database.transaction(STORES, "readwrite", { durability: "strict" });
     for (const store of STORES) transaction.objectStore(store).clear();
+    make(transaction, changes);
     return ended(transaction);
   }
 
   close(): void {
     this.#database.close();
+  }
+}
+
+function make(transaction: IDBTransaction, changes: readonly Change[]): void {
+  for (const { store, key, value } of changes) {
+    const objects = transaction.objectStore(store);
+    if (value === undefined) objects.delete(key);
+    else objects.put(value, key);
   }
 }
 

@@ -62,10 +62,13 @@ class FolderKept implements Kept {
     if (bytes !== undefined) await this.#changed(deserialize(bytes) as Change[]);
   }
 
-  async wipe(): Promise<void> {
-    await this.#last;
-    for (const store of STORES) await rm(join(this.#path, store), { recursive: true, force: true });
-    for (const store of STORES) await mkdir(join(this.#path, store), { mode: 0o700 });
+  async wipe(changes: readonly Change[]): Promise<void> {
+    await this.change(changes);
+    const stay = new Set(changes.map(({ store, key }) => this.#file(store, key)));
+    for (const store of STORES) {
+      const files = (await readdir(join(this.#path, store))).map((name) => join(this.#path, store, name));
+      for (const file of files.filter((name) => !stay.has(name))) await rm(file, { force: true });
+    }
   }
 
   close(): void {}

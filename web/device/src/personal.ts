@@ -2,8 +2,11 @@
 
 import type { NdArray, Tree } from "./arrays.js";
 import type { Change, Kept } from "./kept.js";
+import type { Manifest } from "./plan.js";
+import type { Stamp } from "./stamp.js";
 
 const RECORD = "personal";
+const NOTHING: Personal = { arrays: new Map(), local: new Map(), base: "", trainings: 0 };
 
 /** The personal model, and what goes with the global one. */
 export interface Personal {
@@ -18,19 +21,28 @@ export interface Personal {
 
 export class PersonalStore {
   readonly #kept: Kept;
-  now: Personal = { arrays: new Map(), local: new Map(), base: "", trainings: 0 };
+  readonly #stamp: Stamp;
+  now = NOTHING;
 
-  constructor(kept: Kept) {
+  constructor(kept: Kept, stamp: Stamp) {
     this.#kept = kept;
+    this.#stamp = stamp;
   }
 
   async load(): Promise<void> {
-    this.now = (await this.#kept.get<Personal>("device", RECORD)) ?? this.now;
+    this.now = (await this.#kept.get<Personal>("device", RECORD)) ?? NOTHING;
+  }
+
+  /** Begin anew where the task has another model now. */
+  async fit({ arrays }: Manifest): Promise<void> {
+    const described = new Map(arrays.map(({ name, shape }) => [name, shape.join()]));
+    const fits = [...this.now.arrays, ...this.now.local].every(([name, { shape }]) => described.get(name) === shape.join());
+    if (!fits) await this.keep({ ...NOTHING, trainings: this.now.trainings });
   }
 
   /** Make this the present one, together with other changes: all of them or none. */
   async keep(personal: Personal, others: readonly Change[] = []): Promise<void> {
-    await this.#kept.change([...others, { store: "device", key: RECORD, value: personal }]);
+    await this.#stamp.change([...others, { store: "device", key: RECORD, value: personal }]);
     this.now = personal;
   }
 }

@@ -1,5 +1,7 @@
 // Factors of the learning rate at time t = 0, 1, 2, ...: those of shoal.core.rate, in closed form.
 
+import { Unsupported } from "./errors.js";
+
 export interface Rate {
   readonly kind: string;
   readonly gamma: number;
@@ -22,6 +24,6 @@ export function factor({ kind, gamma, period, floor }: Rate, time: number): numb
     case "warmup":
       return floor + (1 - floor) * progress;
     default:
-      throw new Error(`a learning-rate schedule of kind ${kind} is not known here`);
+      throw new Unsupported(`a learning-rate schedule of kind ${kind}`, "update this app");
   }
 }

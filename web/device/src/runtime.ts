@@ -44,7 +44,7 @@ export interface RuntimeSettings {
 }
 
 /** Return settings that mean the same in a worker: a folder's address, if it is relative, is so to the page. */
-export function located(settings: RuntimeSettings): RuntimeSettings {
+export function located(settings: RuntimeSettings = { from: "" }): RuntimeSettings {
   const here = globalThis.document?.baseURI;
   if (here === undefined || !settings.from.endsWith("/")) return settings;
   return { ...settings, from: new URL(settings.from, here).href };

@@ -1,25 +1,52 @@
 // Turns in the background, while conditions hold: what runs when one ends stops at once.
 
 import { ShoalError, Stopped } from "./errors.js";
+import type { Lock } from "./locks.js";
 
 const PROBE_MS = 1000;
-const MOST_SECONDS = 300;
+const FIRST_SECONDS = 0.2;
+const MOST_SECONDS = 30;
+const ELSEWHERE = "another tab of this device, which runs its schedule";
 
-/** Runs from the moment it is made until `stop`. */
+/** What a turn came to: seconds until the next one, and what kept work from being done. */
+export interface Took {
+  readonly pause: number;
+  readonly problem?: ShoalError;
+}
+
+/**
+ * Runs from the moment it is made until `stop`, or until only a person can help: `problem` says why then.
+ *
+ * A failure that passes is tried again, less and less often. Of several tabs one runs, the others wait.
+ */
 export class Schedule {
   readonly #look: () => Promise<string[]>;
-  readonly #turn: (signal: AbortSignal) => Promise<number>;
+  readonly #turn: (signal: AbortSignal) => Promise<Took>;
   readonly #failed: (error: Error) => void;
   readonly #stop = new AbortController();
   readonly #ended: Promise<void>;
-  waitingFor: readonly string[] = [];
+  #failures = 0;
+  waitingFor: readonly string[] = [ELSEWHERE];
+  problem = "";
+  running = true;
 
-  /** `look` says which conditions do not hold; `turn` does the work and returns the seconds until the next one. */
-  constructor(look: () => Promise<string[]>, turn: (signal: AbortSignal) => Promise<number>, failed: (error: Error) => void) {
+  /** `look` says which conditions do not hold, `turn` does the work, `failed` is told what went wrong. */
+  constructor(lock: Lock, look: () => Promise<string[]>, turn: (signal: AbortSignal) => Promise<Took>, failed: (error: Error) => void) {
     this.#look = look;
     this.#turn = turn;
     this.#failed = failed;
-    this.#ended = this.#run();
+    this.#ended = this.#held(lock);
+  }
+
+  async #held(lock: Lock): Promise<void> {
+    const { signal } = this.#stop;
+    try {
+      await lock.hold(() => this.#run(), signal);
+    } catch (error) {
+      if (!signal.aborted) this.#end(error as Error);
+    } finally {
+      this.running = false;
+    }
   }
 
   async stop(): Promise<void> {
@@ -28,31 +55,42 @@ export class Schedule {
   }
 
   async #run(): Promise<void> {
-    for (let failures = 0; !this.#stop.signal.aborted; ) {
+    while (!this.#stop.signal.aborted && this.problem === "") {
       this.waitingFor = await this.#look();
-      let pause = PROBE_MS / 1000;
-      if (this.waitingFor.length === 0) {
-        try {
-          pause = await this.#watched();
-          failures = 0;
-        } catch (error) {
-          pause = this.#said(error as Error, failures);
-          failures += 1;
-        }
-      }
+      const pause = this.waitingFor.length > 0 ? PROBE_MS / 1000 : await this.#once();
       await this.#paused(pause);
     }
   }
 
-  #said(error: Error, failures: number): number {
-    if (error instanceof Stopped || error.name === "AbortError") return PROBE_MS / 1000;
+  async #once(): Promise<number> {
+    try {
+      const { pause, problem } = await this.#watched();
+      if (problem !== undefined) return this.#setback(problem);
+      this.#failures = 0;
+      return pause;
+    } catch (error) {
+      if (error instanceof Stopped) return PROBE_MS / 1000;
+      if (error instanceof ShoalError && error.transient) return this.#setback(error);
+      this.#end(error as Error);
+      return 0;
+    }
+  }
+
+  #setback(error: ShoalError): number {
     this.#failed(error);
-    const told = error instanceof ShoalError && "retryAfter" in error ? Number(error.retryAfter ?? 0) : 0;
-    return Math.max(told, Math.min(2 ** failures, MOST_SECONDS));
+    const told = "retryAfter" in error ? Number(error.retryAfter ?? 0) : 0;
+    const delay = Math.min(FIRST_SECONDS * 2 ** Math.min(this.#failures, 64), MOST_SECONDS);
+    this.#failures += 1;
+    return Math.max(told, delay * (1 - Math.random() / 2)); // callers spread out
+  }
+
+  #end(error: Error): void {
+    this.problem = error.message;
+    this.#failed(error);
   }
 
   /** Take a turn, and stop it when a condition ends. */
-  async #watched(): Promise<number> {
+  async #watched(): Promise<Took> {
     const stop = new AbortController();
     const both = AbortSignal.any([stop.signal, this.#stop.signal]);
     const watch = setInterval(async () => {

@@ -71,12 +71,14 @@ async function deliver(database: string): Promise<void> {
   await navigator.locks.request(database, { ifAvailable: true }, async (lock) => {
     if (lock === null) return;
     const kept = await openIndexedDb(database.slice(PREFIX.length));
+    const emitter = new Emitter(database);
     try {
       const known = await enrolled(kept);
       if (known === undefined) return;
       const connection = new Connection(known.url, known.identity.key);
-      await new Outbox(connection, kept, new Emitter(), known.identity.coordinatorKey).deliver();
+      await new Outbox(connection, kept, emitter, known.identity.coordinatorKey).deliver();
     } finally {
+      emitter.close();
       kept.close();
     }
   });

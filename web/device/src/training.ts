@@ -1,9 +1,10 @@
 // Local training by a plan: epochs, batches, the optimizer's state, dropout's numbers; and what a model is worth.
 
 import { type NdArray, type Tree, make, sizeOf } from "./arrays.js";
-import { ShoalError } from "./errors.js";
+import { ShoalError, Unsupported } from "./errors.js";
 import { take } from "./examples.js";
 import { uniform } from "./noise.js";
+import type { LocalPlan, TaskSpec } from "./messages.js";
 import { type GraphName, type Plan, freshState, prefixed, section, travelling } from "./plan.js";
 import { type Rate, factor } from "./rates.js";
 import type { Graph, Runtime } from "./runtime.js";
@@ -19,9 +20,19 @@ export interface Course {
   readonly epochs: number;
   readonly batch_size: number;
   readonly shuffle: boolean;
-  /** The learning rate at the first step, and what it is multiplied by at each. */
+  /** The learning rate at the first step (0 for the one that the plan was exported with), and its factor at each. */
   readonly lr: number;
   readonly per_step: Rate;
+}
+
+/** Return how a round is trained here. Throws for what a plan does not hold. */
+export function courseOf(spec: TaskSpec, round: number): Course {
+  const local: LocalPlan = spec.local;
+  if (local.rule !== null && local.rule !== undefined) {
+    throw new Unsupported(`task ${spec.name} trains by a rule of its own`, "train it where its code is");
+  }
+  const lr = Number(local.optimizer.options?.["lr"] ?? 0) * factor(local.per_round as Rate, round - 1);
+  return { epochs: local.epochs, batch_size: local.batch_size, shuffle: local.shuffle, lr, per_step: local.per_step as Rate };
 }
 
 /** Called after every step; it may end the training by throwing. */
@@ -142,7 +153,8 @@ export async function train(
   onStep: OnStep = () => {},
 ): Promise<Trained> {
   const breath = breathing();
-  const training = new Training(opened, arrays, seed, start, (step) => course.lr * factor(course.per_step, step));
+  const lr = course.lr || opened.plan.manifest.learning_rate;
+  const training = new Training(opened, arrays, seed, start, (step) => lr * factor(course.per_step, step));
   const count = countOf(rows);
   const fixed = opened.plan.manifest.rows;
   let [total, used] = [0, 0];
@@ -192,6 +204,18 @@ function difference(before: NdArray, after: NdArray): NdArray {
     else target[i] = (right[i] as number) - (left[i] as number);
   }
   return made;
+}
+
+/** Scale the trainable part of a change so that its length is `most` at most, and return it. null bounds nothing. */
+export function clipped(plan: Plan, change: Map<string, NdArray>, most: number | null): Map<string, NdArray> {
+  const names = plan.manifest.arrays.filter(({ role }) => role === "trainable").map(({ name }) => name);
+  const length = lengthOf(new Map(names.map((name) => [name, change.get(name)!])));
+  if (most === null || length <= most) return change;
+  for (const name of names) {
+    const values = change.get(name)!.values as Float32Array;
+    for (let i = 0; i < values.length; i += 1) values[i] = values[i]! * (most / length);
+  }
+  return change;
 }
 
 /** Return the Euclidean length of a change: what a person is told about it. */
