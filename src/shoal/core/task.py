@@ -114,6 +114,11 @@ class LocalPlan:
         return replace(self, optimizer=replace(self.optimizer, options=scaled), per_round=CONSTANT)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.optimizer, OptimizerSpec):
+            raise TaskError(
+                f"local plan with the optimizer {self.optimizer!r}",
+                "give shoal.sgd(lr=...), shoal.adam(...) or shoal.adamw(...): plain data, no torch.optim",
+            )
         if self.start not in ("global", "personal"):
             raise TaskError(f"local plan with start={self.start!r}", 'give "global" or "personal"')
         if self.epochs < 1 or self.batch_size < 1:

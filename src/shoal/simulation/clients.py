@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
+
 from shoal.core.errors import DataError, NoRows
 from shoal.train.data import ClientData, client_data
 
@@ -32,6 +34,9 @@ class SizedSource(Source, Protocol):
         """Return how many rows some clients have."""
         ...
 
+
+TRIED = 8
+"""Clients among which an example is looked for."""
 
 Clients: TypeAlias = Source | Mapping[str, Any] | Sequence[Any]
 
@@ -89,9 +94,18 @@ def load(source: Source, jobs: Sequence[tuple[str, str, int]]) -> list[ClientDat
 
 
 def first_rows(source: Source, count: int) -> dict[str, Any]:
-    """Return a batch of the first client's rows: what a task is tried on when it has no example."""
-    (client,) = load(source, [(source.names[0], "", 0)])
-    return {name: array[:count] for name, array in client.arrays.items()}
+    """Return a batch of a client's rows: what a task is tried on when it has no example.
+
+    It is the first client whose rows there are finite, of the first few; of others the rounds tell.
+    """
+    first: dict[str, Any] = {}
+    for name in source.names[:TRIED]:
+        (client,) = load(source, [(name, "", 0)])
+        batch = {array: values[:count] for array, values in client.arrays.items()}
+        if all(np.isfinite(values).all() for values in batch.values() if values.dtype.kind == "f"):
+            return batch
+        first = first or batch
+    return first
 
 
 def _for_round(data: Any, name: str, assignment: str, seed: int) -> ClientData:
@@ -106,4 +120,6 @@ def _client(name: str, given: Any) -> ClientData:
     try:
         return client_data(name, given)
     except DataError as error:
-        raise type(error)(f"client {name!r}: {error.problem.removeprefix(f'client {name!r}: ')}", error.fix) from error
+        who = f"client {name!r}"
+        problem = error.problem if error.problem.startswith(who) else f"{who}: {error.problem}"
+        raise type(error)(problem, error.fix) from error

@@ -1,5 +1,6 @@
 """`shoal.simulate`: the real rounds, strategies and aggregators over simulated clients."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from shoal.simulation.chunks import chunk_size
 from shoal.simulation.clients import Clients, Source, first_rows, load, source_of
 from shoal.simulation.course import begin, shared
 from shoal.simulation.crew import Alone, Crew
+from shoal.simulation.first_look import look
 from shoal.simulation.population import Population
 from shoal.simulation.ray import Rays
 from shoal.simulation.run import Callback, Setup, SimulatedRun
@@ -82,6 +84,7 @@ def simulate(
     task = task if task.example is not None else replace(task, example=first_rows(source, task.plan.batch_size))
     task = replace(task, strategy=taking_part(task.strategy, count / len(source.names)))
     compiled = compile_task(task, rounds=rounds, plan=plan, seed=seed)
+    look(task, source)
     setup = Setup(
         task=task,
         compiled=compiled,
@@ -136,11 +139,13 @@ def _devices(
 
 def _cohort(cohort: int | None, source: Source) -> int:
     population = len(source.names)
-    count = population if cohort is None else cohort
+    wrong = ConfigurationError(f"a cohort of {cohort} of {population} clients", f"give a cohort from 1 to {population}")
+    try:
+        count = population if cohort is None else operator.index(cohort)
+    except TypeError as error:
+        raise wrong from error
     if not 1 <= count <= population:
-        raise ConfigurationError(
-            f"a cohort of {count} of {population} clients", f"give a cohort from 1 to {population}"
-        )
+        raise wrong
     return count
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from shoal.algorithms import local, registry
 from shoal.algorithms.registry import nearest
-from shoal.core.errors import ConfigurationError, TaskError
+from shoal.core.errors import ConfigurationError, NotTraceable, TaskError
 from shoal.core.task import LocalPlan
 from shoal.core.tree import Array, Tree
 from shoal.train import graph
@@ -60,6 +60,29 @@ TRAINERS: Mapping[str, Callable[[Task, str], CohortTrainer]] = {
 }
 
 
+class Naming:
+    """A trainer of many clients at once that says which of them it was when they cannot be trained."""
+
+    def __init__(self, inner: CohortTrainer, task: Task) -> None:
+        self.name = inner.name
+        self._inner = inner
+        self._task = task
+
+    def train_cohort(
+        self, params: Tree, plan: LocalPlan, clients: Sequence[ClientData], personal: Mapping[str, Tree], round: int
+    ) -> Trained:
+        """Train all at once. Raises TaskError, of the client that the reference cannot train where there is one."""
+        try:
+            return self._inner.train_cohort(params, plan, clients, personal, round)
+        except NotTraceable:
+            raise
+        except TaskError:
+            loop = LoopCohort(self._task)
+            for client in clients:
+                loop.train_cohort(params, replace(plan, epochs=1), [client], personal, round)
+            raise
+
+
 def make_trainer(name: str, task: Task, device: str) -> CohortTrainer:
     """Make the trainer of a name. Raises ConfigurationError for an unknown one."""
     if name not in TRAINERS:
@@ -67,6 +90,8 @@ def make_trainer(name: str, task: Task, device: str) -> CohortTrainer:
         raise ConfigurationError(f"no trainer {name!r}", f"use one of {', '.join(known)}{nearest(name, known)}")
     rule = registry.local_rule(task.plan)
     trainer = TRAINERS[name](task, device)
+    if name != "loop":
+        trainer = Naming(trainer, task)
     return trainer if rule is None else RuledCohort(trainer, rule, task)
 
 

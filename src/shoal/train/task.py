@@ -60,6 +60,13 @@ class Task:
     test: Any = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.strategy, Strategy):
+            raise TaskError(
+                f"task {self.name!r} with the strategy {self.strategy!r}",
+                "give one that a function made, such as shoal.fedavg(); shoal.strategies() lists them",
+            )
+
     @property
     def plan(self) -> LocalPlan:
         """The local plan with what the strategy asks of it."""
