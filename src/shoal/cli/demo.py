@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shoal.cli.demo_digits import check_options, demo_digits
 from shoal.cli.ending import reported
 from shoal.cli.options import Json
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 @reported
 def demo(
+    invoked: typer.Context,
+    digits: Annotated[
+        bool, typer.Option("--digits", help="Draw digits in a browser instead: opens a page, runs until Ctrl-C.")
+    ] = False,
     owners: Annotated[int, typer.Option(min=1, help="How many owners the rows are dealt out to.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of federated averaging.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the order in which owners visit their rows.")] = 1,
@@ -36,6 +41,14 @@ def demo(
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of --data to predict.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep every file of the run, and say where.")] = False,
     home: Annotated[Path | None, typer.Option(help="A new folder for the files of the run; it is kept.")] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="With --digits: port of the page; 0 takes a free one.")
+    ] = 8080,
+    every: Annotated[float, typer.Option(min=1.0, help="With --digits: seconds between two rounds.")] = 15.0,
+    web_runtime: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --digits: dist/ of onnxruntime-web; default: shoal-web.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="With --digits: open the page here.")] = True,
     as_json: Json = False,
 ) -> None:
     """Train a model with several owners on this machine.
@@ -44,11 +57,17 @@ def demo(
     columns and updates of the model do, and you see which. At the end the model is compared with one that was
     trained on all rows in one place.
     """
+    check_options(invoked, digits)
     if (data is None) != (target is None):
         raise typer.BadParameter("give both or neither", param_hint="--data and --target")
     from shoal.demo.processes import interruptible
 
     with interruptible(), _folder(home, keep) as (folder, kept):
+        if digits:
+            from shoal.demo.digits.run import Settings as DigitsSettings
+
+            demo_digits(DigitsSettings(owners, every, port, seed, web_runtime), folder, open_page, as_json)
+            return
         from shoal.demo.run import run
         from shoal.demo.settings import Settings
 

@@ -26,7 +26,13 @@ Origins = Annotated[
 ]
 Page = Annotated[
     Path | None,
-    typer.Option("--page", metavar="DIR", hidden=True, help="Experimental: serve this folder under /page/."),
+    typer.Option("--page", metavar="DIR", help="Serve this folder, an app for browsers, under /page/."),
+]
+WebRuntime = Annotated[
+    Path | None,
+    typer.Option(
+        "--web-runtime", metavar="DIR", help="The dist/ of onnxruntime-web, for pages; default: the package shoal-web."
+    ),
 ]
 Keep = Annotated[
     int | None,
@@ -74,6 +80,7 @@ def serve_(
     port: Port = 8080,
     allow_origin: Origins = None,
     page: Page = None,
+    web_runtime: WebRuntime = None,
     keep_versions: Keep = None,
     quota: Quota = None,
     reserve: Reserve = "100MB",  # type: ignore[assignment]  # typer parses it
@@ -116,6 +123,7 @@ def serve_(
         port,
         announce=announce,
         page=page,
+        web_runtime=web_runtime,
         origins=allow_origin or (),
         limits=Limits(keep_versions, quota, reserve),
         metrics_public=metrics_public,

@@ -6,9 +6,9 @@ from shoal.data.adapters import from_huggingface as from_huggingface
 from shoal.data.adapters import from_pandas as from_pandas
 from shoal.data.boston import boston_housing as boston_housing
 from shoal.data.boston import boston_table as boston_table
+from shoal.data.digits import digits as digits
 from shoal.data.loaders import breast_cancer as breast_cancer
 from shoal.data.loaders import diabetes as diabetes
-from shoal.data.loaders import digits as digits
 from shoal.data.partition import Partition as Partition
 from shoal.data.partition import by_id as by_id
 from shoal.data.partition import by_quantity as by_quantity

@@ -10,15 +10,6 @@ from shoal.core.tree import Array
 Pair: TypeAlias = tuple[Array, Array]
 
 
-def digits() -> Pair:
-    """Return 1,797 handwritten digits: x float32 [rows, 1, 8, 8] from 0 to 1, y int64 [rows].
-
-    Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits" (UCI).
-    """
-    found = _bundled("load_digits")
-    return (found.images[:, None] / 16).astype(np.float32), found.target.astype(np.int64)
-
-
 def breast_cancer() -> Pair:
     """Return 569 tumours: x float32 [rows, 30] as measured, y int64 [rows], 1 being benign.
 

@@ -25,6 +25,7 @@ from shoal.server.limits import Limits
 from shoal.server.metrics import Metrics
 from shoal.server.page import open_to_browsers
 from shoal.server.space import measure
+from shoal.server.web_runtime import open_runtime
 from shoal.store import failpoints
 from shoal.store.blobs import FolderBlobs
 from shoal.store.database import Database
@@ -110,6 +111,7 @@ def serve(
     *,
     announce: Callable[[Announcement], None],
     page: Path | None = None,
+    web_runtime: Path | None = None,
     origins: Sequence[str] = (),
     limits: Limits = Limits(),  # noqa: B008  (it is frozen)
     metrics_public: bool = False,
@@ -120,11 +122,12 @@ def serve(
 ) -> None:
     """Serve a home until SIGTERM or SIGINT. Port 0 takes a free one.
 
-    With `approval` devices without a token wait for a person. `page` is a folder for browsers, `origins` are those
-    whose pages may call. `where` is the URL of a database elsewhere than in the home; with `standby`, this one waits
-    until no other coordinator leads that. Raises ConfigurationError when the port is taken, one of these is wrong, the
-    line would be open to other machines, another coordinator leads or the home is being migrated, NewerDatabase,
-    OlderDatabase, CorruptStore; Superseded when another coordinator has taken the lead.
+    With `approval` devices without a token wait for a person. `page` is a folder for browsers, `web_runtime` one with
+    an ONNX runtime for them, `origins` are those whose pages may call. `where` is the URL of a database elsewhere than
+    in the home; with `standby`, this one waits until no other coordinator leads that. Raises ConfigurationError when
+    the port is taken, one of these is wrong, the line would be open to other machines, another coordinator leads or
+    the home is being migrated, NewerDatabase, OlderDatabase, CorruptStore; Superseded when another coordinator has
+    taken the lead.
     """
     failpoints.arm(os.environ.get(failpoints.VARIABLE))
     lock.check(host)
@@ -137,7 +140,9 @@ def serve(
         listener = early or held.enter_context(listen(host, port))
         coordinator = open_coordinator(home, limits, where=place, lead=lead, approval=approval)
         app = build_app(coordinator, metrics_public=metrics_public)
-        open_to_browsers(app, page, origins)  # may fail, so before the tokens are made: they are shown only once
+        # these may fail, so before the tokens are made: they are shown only once
+        open_to_browsers(app, page, origins)
+        open_runtime(app, web_runtime)
         _run(app, coordinator, listener, home, announce, lock, lead)
 
 

@@ -1,0 +1,1 @@
+"""The files of an ONNX runtime for browsers, in the folder `files`; a coordinator finds them by itself."""
