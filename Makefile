@@ -1,4 +1,5 @@
 # make demo    train the Boston Housing model over two owners
+# make digits  draw digits in a browser: builds the page, finds the runtime, opens the demo
 # make check   the quick loop: unit tests, lint, types, layers
 # make test    everything that CI runs
 # make postgres PostgreSQL when root lacks it, for the tests of the store in it
@@ -9,7 +10,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help demo check test browser debian-browser postgres lint bench chaos clean
+.PHONY: help demo digits digits-page check test browser debian-browser postgres lint bench chaos clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -25,6 +26,31 @@ help:
 
 demo: .venv/installed
 	$(BIN)/shoal demo
+
+digits: .venv/installed digits-page
+	$(BIN)/shoal demo --digits
+
+# The page that the wheel carries, and the runtime for browsers, which has a package of its own.
+PAGE := src/shoal/demo/static/digits/index.html
+WEB := packages/shoal-web/src/shoal_web/files/ort-wasm-simd-threaded.wasm
+ORT := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
+
+digits-page: $(PAGE) $(WEB)
+	@[ ! -d .venv ] || $(BIN)/python -c 'import shoal_web' 2>/dev/null || $(BIN)/pip install -q -e packages/shoal-web
+
+$(PAGE): web/device/dist/index.js web/digits/build.mjs $(wildcard web/digits/src/* web/digits/static/*)
+	@if command -v npm >/dev/null; then \
+	  cd web/digits && node build.mjs && touch ../../$@; \
+	else \
+	  echo "npm is missing: install nodejs and npm for the page of the demo"; [ "$$CI" != true ]; \
+	fi
+
+$(WEB): web/device/dist/index.js
+	@if command -v npm >/dev/null; then \
+	  mkdir -p $(@D) && cd web/device/node_modules/onnxruntime-web/dist && cp $(ORT) $(CURDIR)/$(@D)/ && touch $(CURDIR)/$@; \
+	else \
+	  echo "npm is missing: install nodejs and npm for the runtime of browsers"; [ "$$CI" != true ]; \
+	fi
 
 check: .venv/developed
 	$(BIN)/pytest -m "not processes and not slow"
@@ -42,7 +68,7 @@ test: .venv/developed lint browser postgres
 # Root gets what is missing from Debian. Otherwise the tests that need it are skipped with a reason, and fail in CI.
 DEBIAN := DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install
 
-browser: debian-browser web/early/page/runtime/ort.wasm.min.mjs web/device/dist/index.js
+browser: debian-browser web/early/page/runtime/ort.wasm.min.mjs web/device/dist/index.js $(PAGE)
 
 debian-browser:
 	@[ "$$(id -u)" -ne 0 ] || { command -v chromium && command -v npm; } >/dev/null || \

@@ -171,10 +171,10 @@ export class Device {
     await this.#ready.examples.add(named);
   }
 
-  /** Return the output for one example, of the model that is better here. */
-  async predict(x: Given | Readonly<Record<string, Given>>): Promise<NdArray> {
+  /** Return the output for one example, of the model that is better here, or of `which`. */
+  async predict(x: Given | Readonly<Record<string, Given>>, which?: Which): Promise<NdArray> {
     await this.#caughtUp();
-    return this.#ready.predict(x);
+    return this.#ready.predict(x, which);
   }
 
   /** Which model predicts: the one with the lower loss on held-out examples, else the global. */

@@ -36,14 +36,14 @@ export class Models {
   }
 
   /** Return the output [1, ...] for one example, of the model that is better here. */
-  async predict(x: Given | Named): Promise<NdArray> {
+  async predict(x: Given | Named, which?: Which): Promise<NdArray> {
     const named: Named = isNamed(x) ? x : { x };
     const { layout } = this.examples;
     const given = Object.entries(named);
     const unknown = given.find(([name]) => !layout.has(name));
     if (unknown !== undefined) throw new DataError(`a prediction from ${unknown[0]}`, `an example has ${[...layout.keys()]}`);
     const batch = new Map(given.map(([name, value]) => [name, stack([cast(name, value, layout)])]));
-    return this.#trainer.predict(this.#model(await this.serving()), batch);
+    return this.#trainer.predict(this.#model(which ?? (await this.serving())), batch);
   }
 
   #model(which: Which): Map<string, NdArray> {

@@ -64,7 +64,7 @@ export function numbersOf(strokes: readonly Stroke[]): Float32Array {
   // a thicker pen leaves less room for its middle line, which then takes another width
   for (let fit = 0; fit < FITS; fit += 1) {
     distances = distancesTo(fitted(drawn, radius));
-    radius = Math.min(Math.max(distances.toSorted()[Math.round(INK * distances.length)]!, THINNEST), THICKEST);
+    radius = Math.min(Math.max(distances.slice().sort()[Math.round(INK * distances.length)]!, THINNEST), THICKEST);
   }
   distances.forEach((distance, place) => {
     if (distance > radius) return;
