@@ -182,7 +182,7 @@ export class Learner {
 
   #accepted(release: Release): void {
     this.#events.released();
-    this.#events.state(`round ${release.round}: the update was taken, the others' are waited for`);
+    this.#events.state(`sent for round ${release.round}; waiting for the others`);
     const signal = this.#taking?.signal;
     setTimeout(() => {
       if (signal?.aborted === false) this.#device.sync({ signal }).catch((error: Error) => this.#events.failed(error));

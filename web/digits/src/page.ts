@@ -128,7 +128,7 @@ class Page implements LearnerEvents {
 function plainly(what: string): string {
   const round = /^round (\d+) of /.exec(what)?.[1];
   if (round !== undefined) return `training for round ${round}`;
-  if (/^already accepted/.test(what)) return "sent; the others' changes are waited for";
+  if (/^already accepted/.test(what)) return "sent; waiting for the others";
   if (/personal model/.test(what)) return "your model learnt from the newest version";
   return what;
 }

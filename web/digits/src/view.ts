@@ -184,7 +184,7 @@ function line(release: Release, newest: number): HTMLTableRowElement {
 }
 
 function outcome({ accepted, refused, round }: Release, newest: number): string {
-  if (refused !== undefined) return "not taken";
+  if (refused !== undefined) return "not used";
   if (accepted === undefined) return "to be sent";
   return newest >= round ? `version ${round}` : "…";
 }
