@@ -204,7 +204,7 @@ def test_a_second_browser_gets_it_without_having_seen_the_drawing(phones, odd, d
 
 
 def test_the_page_shows_what_left_and_nothing_else_leaves(phones, demo):
-    """Every body that the page sent is a call of the protocol, and the only large ones are the changes that it shows."""
+    """Every body that the page sent is a call of the protocol; the only large ones are the changes that it shows."""
     (rounds, times, sizes, norms, _) = zip(*phones.run(RELEASED, "ann"), strict=True)
     ours = [event for event in demo.events("report accepted") if event["device"] not in ("bob", "alice")]
     sent = [event["bytes"] for event in ours]
@@ -242,9 +242,10 @@ def test_the_switch_stops_what_leaves(phones, demo):
         phones.run("await kept.ann.page.waitForTimeout(500)")
     assert "got 2 of at least 3" in found[-1]["reason"]  # the two owners, and nobody else
     reload = """
-        await kept.ann.page.reload();
-        await kept.ann.page.waitForFunction(() => document.querySelector("#sharing").disabled === false);
-        return [await kept.ann.page.getAttribute("#sharing", "aria-checked"), await kept.ann.page.textContent("#drawings")];
+        const { page } = kept.ann;
+        await page.reload();
+        await page.waitForFunction(() => document.querySelector("#sharing").disabled === false);
+        return [await page.getAttribute("#sharing", "aria-checked"), await page.textContent("#drawings")];
     """
     assert phones.run(reload) == ["false", "1 drawing"]
     assert [row[:4] for row in phones.run(RELEASED, "ann")] == [row[:4] for row in before]
@@ -270,7 +271,8 @@ def test_the_keyboard_is_enough(phones):
         const guess = await page.textContent("#mine");
         await page.keyboard.press("1");
         await page.waitForFunction(() => /^(Right|Learnt)/.test(document.querySelector("#said").textContent));
-        return { focused, guess, after: await page.textContent("#mine"), drawings: await page.textContent("#drawings") };
+        const [after, drawings] = [await page.textContent("#mine"), await page.textContent("#drawings")];
+        return { focused, guess, after, drawings };
     """
     got = phones.run(script)
     assert (got["focused"], got["after"], got["drawings"]) == ("pad", "1", "1 drawing")
