@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
@@ -12,6 +14,7 @@ import shoal
 from shoal import LocalPlan, RoundPlan
 from shoal.core.errors import ConfigurationError, DataError, NoRows, NotFinite, NotTraceable, TaskError
 from shoal.core.task import OptimizerSpec
+from shoal.simulation.clients import loaded
 from shoal.simulation.run import SimulatedRun
 from shoal.testing.in_process import run_in_process
 from shoal.train.data import client_data
@@ -107,6 +110,27 @@ def test_a_lazy_source_loads_only_who_takes_part():
     assert len(set(source.loaded)) > 20
     kept = {name: given for name in set(source.loaded) for given in source.many([name])}
     assert len(kept) < 40
+
+
+@given(st.lists(st.integers(1, 9), min_size=1), st.integers(1, 200))
+def test_no_more_rows_are_in_memory_than_their_bound_and_the_cut_is_that_of_the_clients(sizes: list[int], most: int):
+    read: list[str] = []
+
+    class Source:
+        names = tuple(str(i) for i in range(len(sizes)))
+
+        def many(self, names: Sequence[str]) -> Iterable[dict[str, np.ndarray]]:
+            for name in names:
+                read.append(name)
+                yield {"x": np.zeros((sizes[int(name)], 1), np.float32)}
+
+    jobs = [(name, f"assignment {name}", 7) for name in Source.names]
+    seen: list[str] = []
+    for clients in loaded(Source(), jobs, most):
+        seen += [client.name for client in clients]
+        assert len(clients) == 1 or sum(4 * client.rows for client in clients) <= most
+        assert len(read) <= len(seen) + 1
+    assert seen == list(Source.names)
 
 
 def test_auto_says_what_it_chose_and_why():
@@ -225,6 +249,7 @@ def test_when_nobody_can_be_trained_the_first_reason_is_given():
         ({"cohort": 0}, ConfigurationError, "a cohort of 0"),
         ({"trainer": "vmaped"}, ConfigurationError, "did you mean 'vmapped'"),
         ({"workers": 0}, ConfigurationError, "workers=0"),
+        ({"device": "cud"}, ConfigurationError, "device 'cud' cannot be used"),
         ({"rounds": 0}, TaskError, "rounds=0"),
         ({"clients": []}, NoRows, "there are no clients"),
         ({"clients": 3}, DataError, "clients of type int"),

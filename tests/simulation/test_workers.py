@@ -1,6 +1,8 @@
 """Several processes make the versions that one makes."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -84,3 +86,17 @@ def test_a_worker_that_dies_is_an_error_and_not_a_hang():
     task = regression_task(LocalPlan(batch_size=8), Dying())
     with pytest.raises(TaskError, match="a worker process died"):
         shoal.simulate(task, regression_clients((4, 8)), rounds=1, trainer="loop", chunk=1, workers=2)
+
+
+THREADED = """
+import shoal.remote.virtual  # gives torch a device of its own, for which its engine starts a thread
+import shoal
+from tests.simulation.cohorts import regression_clients, regression_task
+shoal.simulate(regression_task(shoal.LocalPlan()), regression_clients((4, 4)), rounds=1, trainer="loop", workers=2)
+"""
+
+
+def test_a_process_that_cannot_be_forked_says_so():
+    done = subprocess.run([sys.executable, "-c", THREADED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert 'use workers=1 or "ray" beside a GPU or remote tensors' in done.stderr

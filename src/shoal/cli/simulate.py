@@ -23,6 +23,8 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of everything random in the run.")] = 0,
     trainer: Annotated[str, typer.Option(help="auto, loop, vmapped, graph or compiled.")] = "auto",
     workers: Annotated[str, typer.Option(help='Processes that share a round, or "ray".')] = "1",
+    device: Annotated[str, typer.Option(help="Where clients train: cpu, cuda, cuda:1.")] = "cpu",
+    chunk: Annotated[int | None, typer.Option(min=1, help="Clients trained at once; else as fit the cache.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster, with --workers ray; else this machine.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="File to save the run in.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Rounds between two checkpoints.")] = 10,
@@ -47,6 +49,8 @@ def simulate(
         seed=seed,
         trainer=trainer,
         workers=int(workers) if workers.isdigit() else workers,  # type: ignore[arg-type]
+        device=device,
+        chunk=chunk,
         ray_address=ray_address,
         callbacks=[_print_row] if as_json else [],
         show=not as_json,

@@ -1,12 +1,15 @@
 """Where simulated clients' rows come from: a list or a mapping in memory, or a source that loads them when needed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from shoal.core.errors import DataError, NoRows
 from shoal.train.data import ClientData, client_data
+
+ROWS_BYTES = 256 << 20
+"""Bytes of rows that are in memory at once, apart from what a source keeps itself."""
 
 
 @runtime_checkable
@@ -91,6 +94,24 @@ def load(source: Source, jobs: Sequence[tuple[str, str, int]]) -> list[ClientDat
     """Load the clients of some jobs, each (name, assignment, seed)."""
     given = source.many([name for name, _, _ in jobs])
     return [_for_round(data, *job) for job, data in zip(jobs, given, strict=True)]
+
+
+def loaded(source: Source, jobs: Sequence[tuple[str, str, int]], most: int = ROWS_BYTES) -> Iterator[list[ClientData]]:
+    """Load the clients of some jobs, as many at once as `most` bytes hold, and at least one.
+
+    Where they are cut depends on nothing but the clients. A source whose `many` is a generator loads no more than that.
+    """
+    some: list[ClientData] = []
+    size = 0
+    for job, data in zip(jobs, source.many([name for name, _, _ in jobs]), strict=True):
+        client = _for_round(data, *job)
+        more = sum([array.nbytes for array in client.arrays.values()])
+        if some and size + more > most:
+            yield some
+            some, size = [], 0
+        some.append(client)
+        size += more
+    yield some
 
 
 def first_rows(source: Source, count: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from shoal.algorithms.aggregator import Aggregator
 from shoal.algorithms.stacked import fold, refusals
 from shoal.core.task import LocalPlan, TaskSpec
 from shoal.core.tree import Tree
-from shoal.simulation.clients import Source, load
+from shoal.simulation.clients import Source, loaded
 from shoal.train.cohort import CohortTrainer, Trained
 from shoal.train.data import ClientData
 
@@ -76,8 +76,8 @@ class Alone:
         """Train the chunks in turn and count them into a part."""
         part = part or Part(self._aggregator.init(self._spec))
         for chunk in chunks:
-            clients = load(self._source, chunk)
-            self._count(part, clients, self._trainer.train_cohort(params, plan, clients, personal, round))
+            for clients in loaded(self._source, chunk):
+                self._count(part, clients, self._trainer.train_cohort(params, plan, clients, personal, round))
         return part
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from shoal.simulation.trainers import Choice, choose, make_trainer
 from shoal.simulation.virtual import VirtualRounds
 from shoal.simulation.workers import Processes
 from shoal.train.data import client_data
+from shoal.train.device import torch_device
 from shoal.train.task import CompiledTask, Task, compile_task
 
 
@@ -72,6 +73,7 @@ def simulate(
     Raises ConfigurationError, DataError and TaskError for what cannot be simulated, before the first round where it
     can be seen. A client whose loss or update is NaN or infinite is kept out of its round: see `run.failures`.
     """
+    torch_device(device)
     source = source_of(clients)
     if population is None and task.strategy.buffered is not None:
         population = Population()
@@ -167,6 +169,10 @@ def _hire(
     if not known or (ray_address is not None and workers != "ray"):
         raise ConfigurationError(
             f"workers={workers!r}, ray_address={ray_address!r}", 'give at least 1, or "ray" with or without an address'
+        )
+    if device != "cpu" and workers != 1:
+        raise ConfigurationError(
+            f"workers={workers!r} on the device {device!r}", "an accelerator takes one process: leave out workers"
         )
 
     def alone(choice: Choice) -> Alone:

@@ -106,10 +106,10 @@ def choose(
     """Choose a trainer on some clients (as many as are trained at once), for a run of about `updates` updates."""
     if len(clients) == 1:
         return Choice("loop", "one client at a time has nothing to share")
-    loop, vmapped = LoopCohort(task), VmappedCohort(task, device)
+    loop, vmapped = LoopCohort(task, device), VmappedCohort(task, device)
     calm = _without_dropout(task)
     try:
-        found = difference(task, params, clients[:FEW], LoopCohort(calm), VmappedCohort(calm, device))
+        found = difference(task, params, clients[:FEW], LoopCohort(calm, device), VmappedCohort(calm, device))
     except TaskError as error:
         return Choice("loop", f"vmapped cannot train this model: {error.problem}")
     if found > 1:

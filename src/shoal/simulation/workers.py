@@ -104,7 +104,7 @@ def _work(pipe: Connection, inherited: Sequence[Connection], hire: Callable[[], 
     for end in inherited:  # a pipe ends when its last holder closes it
         end.close()
     torch.set_num_threads(1)  # a forked process must not use the threads of its parent
-    crew = hire()
+    crew, broken = hire(), _broken()
     total: Part | None = None
     answer: Part | ShoalError | str | None
     while True:
@@ -112,7 +112,9 @@ def _work(pipe: Connection, inherited: Sequence[Connection], hire: Callable[[], 
             asked = pipe.recv()
         except (EOFError, OSError):
             return
-        if asked is None:
+        if broken is not None:
+            answer = broken
+        elif asked is None:
             answer, total = total, None
         else:
             answer, total = _trained(crew, params, asked, total)
@@ -120,6 +122,18 @@ def _work(pipe: Connection, inherited: Sequence[Connection], hire: Callable[[], 
             pipe.send(answer)
         except OSError:  # the run ended by the error of another worker
             return
+
+
+def _broken() -> ConfigurationError | None:
+    # torch refuses gradients after a fork where its engine runs threads: for devices beside the processor
+    try:
+        torch.ones(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        return ConfigurationError(
+            f"processes forked where torch's autograd has threads: {str(error).splitlines()[0]}",
+            'use workers=1 or "ray" beside a GPU or remote tensors, or simulate in a process of its own',
+        )
+    return None
 
 
 def _trained(crew: Alone, params: Tree, asked: Any, total: Part | None) -> tuple[ShoalError | str | None, Part | None]:

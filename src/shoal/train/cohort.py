@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from shoal.algorithms.stacked import Stacked, stack
-from shoal.core.errors import NotFinite, TaskError
+from shoal.core.errors import NotFinite
 from shoal.core.task import LocalPlan
 from shoal.core.tree import Tree
 from shoal.core.types import Update
@@ -57,9 +57,7 @@ class LoopCohort:
 
     def __init__(self, task: Task, device: str = "cpu") -> None:
         self.name = "loop"
-        if device != "cpu":
-            raise TaskError(f'trainer "loop" on device {device!r}', 'use trainer="vmapped", or device="cpu"')
-        self._trainer = LoopTrainer(replace(task, model=_laid_out(task.model)))
+        self._trainer = LoopTrainer(replace(task, model=_laid_out(task.model)), device=torch.device(device))
 
     def train_cohort(
         self,
