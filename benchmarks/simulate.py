@@ -55,13 +55,13 @@ def peak_mb() -> float:
 class Given:
     """The cohorts of the workload, whatever the seed."""
 
-    uses_losses: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
 
     def __init__(self, cohorts: Sequence[Any]) -> None:
         self._cohorts = cohorts
 
-    def choose(self, names: Sequence[str], cohort: int, *, seed: int, round: int, losses: object) -> list[str]:
-        del names, cohort, seed, losses
+    def choose(self, names: Sequence[str], cohort: int, *, seed: int, round: int, seen: object) -> list[str]:
+        del names, cohort, seed, seen
         return [str(number) for number in self._cohorts[round - 1]]
 
 

@@ -21,6 +21,7 @@ from shoal.core.tree import Array, Layout, Tree, pieces
 from shoal.simulation.client_store import ClientStore
 from shoal.simulation.course import Course, Failure
 from shoal.simulation.history import Row
+from shoal.simulation.selection import Seen
 from shoal.simulation.trainers import Choice
 from shoal.store.durable import write_durably
 from shoal.store.events import decode_state, encode_state
@@ -35,7 +36,7 @@ class _Meta(msgspec.Struct):
 
     state: str
     rows: list[Row]
-    losses: dict[str, float]
+    seen: dict[str, Seen]
     failures: list[Failure]
     now: float
     choice: Choice
@@ -62,7 +63,7 @@ def save(path: Path, saved: Saved) -> None:
     meta = _Meta(
         encode_state(course.state).decode(),
         saved.rows,
-        course.losses,
+        course.seen,
         course.failures,
         course.now,
         saved.choice,
@@ -97,7 +98,7 @@ def load(path: Path, spec: TaskSpec) -> Saved:
         _section(tree, "params"),
         _section(tree, "memory"),
         ClientStore(),
-        meta.losses,
+        meta.seen,
         meta.failures,
         meta.now,
     )

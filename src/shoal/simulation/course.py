@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from shoal.algorithms import registry
 from shoal.algorithms.strategy import first_memory, next_version
 from shoal.core.errors import Abandoned, NotFinite
+from shoal.core.task import WEIGHT_UNIT
 from shoal.core.tree import Tree, digest
 from shoal.rounds.attendance import Attendance, attend, attendable, parts
 from shoal.rounds.effects import Assign, Effect, Fold
@@ -15,6 +16,7 @@ from shoal.simulation.chunks import chunked
 from shoal.simulation.client_store import ClientStore
 from shoal.simulation.clients import Source, sizes_of
 from shoal.simulation.crew import Crew, Job, Part
+from shoal.simulation.selection import Seen
 from shoal.train.task import CompiledTask
 
 
@@ -32,14 +34,14 @@ class Course:
     """Where a simulated task stands: all that a checkpoint must keep.
 
     `memory` is the server optimizer's state and the trees that a rule shares. `personal` holds what stays with each
-    client, local arrays and a rule's trees; `losses` the last loss by client.
+    client, local arrays and a rule's trees; `seen` what it told last.
     """
 
     state: TaskState
     params: Tree
     memory: Tree
     personal: ClientStore = field(default_factory=ClientStore)
-    losses: dict[str, float] = field(default_factory=dict[str, float])
+    seen: dict[str, Seen] = field(default_factory=dict[str, Seen])
     failures: list[Failure] = field(default_factory=list[Failure])
     now: float = 0.0
 
@@ -71,7 +73,7 @@ def shared(course: Course) -> Tree:
 def play(
     course: Course, crew: Crew, source: Source, frozen: Tree, names: Sequence[str], chunk: int, *, remember: bool
 ) -> Part:
-    """Carry out one round with these clients, and return what they did; `remember` their losses.
+    """Carry out one round with these clients, and return what they did; `remember` what they told.
 
     Raises NotFinite when no client could be trained, Abandoned when the round could not be completed.
     """
@@ -90,7 +92,8 @@ def play(
         fold = _reported(course, jobs, part)
         _commit(course, fold, part)
     if remember:
-        course.losses.update({name: part.reported[given][1] for name, given, _ in jobs if given in part.reported})
+        told = ((name, part.reported[given]) for name, given, _ in jobs if given in part.reported)
+        course.seen.update({name: Seen(loss, weight / WEIGHT_UNIT, number) for name, (weight, loss) in told})
     course.personal.update(part.personal)
     course.failures.extend(Failure(number, name, why) for name, why in sorted(part.failures.items()))
     return part

@@ -151,9 +151,9 @@ class SimulatedRun:
     def _played(self, crew: Crew) -> int:
         setup, course = self._setup, self._course
         names = setup.selection.choose(
-            setup.source.names, self._saved.cohort, seed=self.spec.seed, round=course.state.round, losses=course.losses
+            setup.source.names, self._saved.cohort, seed=self.spec.seed, round=course.state.round, seen=course.seen
         )
-        remember = setup.selection.uses_losses
+        remember = setup.selection.remembers
         part = play(course, crew, setup.source, setup.compiled.frozen, names, self._saved.chunk, remember=remember)
         return len(part.failures)
 
