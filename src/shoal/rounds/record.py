@@ -69,21 +69,25 @@ class RoundRecord:
         else:
             self.dropped[reason] -= 1
 
+    def _lasted(self, now: float) -> float:
+        # a clock that was set back meanwhile tells no duration
+        return max(0.0, now - self.since)
+
     def fill(self, now: float) -> None:
         """All places are taken, for the first time."""
-        self.selecting, self.since, self.full = now - self.since, now, True
+        self.selecting, self.since, self.full = self._lasted(now), now, True
 
     def close(self, now: float, outcome: str, reason: str = "") -> None:
         """No more updates are taken."""
         if self.full:
-            self.collecting = now - self.since
+            self.collecting = self._lasted(now)
         else:
-            self.selecting = now - self.since
+            self.selecting = self._lasted(now)
         self.since, self.outcome, self.reason = now, outcome, reason
 
     def commit(self, now: float) -> None:
         """The version is there."""
-        self.committing = now - self.since
+        self.committing = self._lasted(now)
         self.since, self.outcome = now, "committed"
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def set_back(state: "TaskState", now: float) -> bool:
     """Whether `now` lies before the beginning of the round in progress."""
-    return state.paused is None and state.opened is not None and now < state.opened
+    timed = state.paused is None and not state.phase.over
+    return timed and state.opened is not None and now < state.opened
 
 
 def rebase(state: "TaskState", now: float) -> None:
