@@ -1,7 +1,10 @@
 """Every strategy against a few lines of its paper, on parabolas, and where it ends."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
@@ -29,6 +32,32 @@ def mean(values: dict[str, float]) -> float:
 
 def equal(values: dict[str, float]) -> float:
     return sum(values.values()) / len(values)
+
+
+def fedprox(rounds: int, w: float = 1.0, mu: float = 1.0) -> float:
+    for _ in range(rounds):
+        w = mean({name: client.descend(w, LR, lambda y, x=w: mu * (y - x)) for name, client in TWO.items()})
+    return w
+
+
+def moved(w: float) -> float:
+    return mean({name: client.descend(w, LR) - w for name, client in TWO.items()})
+
+
+def fedavgm(rounds: int, w: float = 1.0, m: float = 0.0) -> float:
+    for _ in range(rounds):
+        m = 0.9 * m + moved(w)
+        w += m
+    return w
+
+
+def fedopt(rounds: int, second: Callable[[float, float], float], beta: float, w: float = 1.0) -> float:
+    m, v = 0.0, 1e-6
+    for _ in range(rounds):
+        d = moved(w)
+        m, v = beta * m + (1 - beta) * d, second(v, d * d)
+        w += 0.1 * m / (v**0.5 + 1e-3)
+    return w
 
 
 def scaffold(rounds: int, w: float = 1.0) -> float:
@@ -77,6 +106,7 @@ def ditto(rounds: int, w: float = 1.0, lam: float = 0.5) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("strategy", "reference"),
     [
+        (shoal.fedprox(mu=1.0), fedprox),
         (shoal.scaffold(), scaffold),
         (shoal.fednova(), fednova),
         (shoal.feddyn(alpha=0.5), feddyn),
@@ -87,6 +117,21 @@ def ditto(rounds: int, w: float = 1.0, lam: float = 0.5) -> dict[str, float]:
 def test_a_few_lines_of_the_paper(strategy, reference, trainer):
     for rounds in (1, 2, 5):
         assert weight(run(strategy, rounds, trainer)) == pytest.approx(reference(rounds), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reference"),
+    [
+        (shoal.fedavgm(), fedavgm),
+        (shoal.fedadagrad(), lambda rounds: fedopt(rounds, lambda v, s: v + s, 0.0)),
+        (shoal.fedadam(), lambda rounds: fedopt(rounds, lambda v, s: 0.99 * v + 0.01 * s, 0.9)),
+        (shoal.fedyogi(), lambda rounds: fedopt(rounds, lambda v, s: v + 0.01 * s * (1 if s > v else -1), 0.9)),
+    ],
+    ids=lambda each: getattr(each, "name", ""),
+)
+def test_a_few_lines_of_the_servers_part(strategy, reference):
+    for rounds in (1, 2, 5):
+        assert weight(run(strategy, rounds)) == pytest.approx(reference(rounds), abs=1e-5)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
@@ -106,11 +151,46 @@ def test_the_first_round_by_hand():
     # (0.25 * 1 + 0.75 * 3) * (0.25 * -0.2 / 1 + 0.75 * 0.427875 / 3) = 2.5 * 0.05696875
     assert weight(run(shoal.fednova(), 1)) == pytest.approx(1.142421875, abs=1e-6)
 
+    # "one": 0.8 as before; "three": 1.15, then - 0.1 * (-1.425 + 0.15) = 1.2775, then - 0.1 * (-1.36125 + 0.2775)
+    assert weight(run(shoal.fedprox(mu=1.0), 1)) == pytest.approx(0.25 * 0.8 + 0.75 * 1.385875, abs=1e-6)
+    # "three": 1.15, then - 0.1 * (-1.425 + 0.5 * 0.15) = 1.285, then - 0.1 * (-1.3575 + 0.1425) = 1.4065; the mean moved
+    # by (-0.2 + 0.4065) / 2 = 0.10325, h = -0.5 * 0.10325, x = 1.10325 + 0.10325
+    assert weight(run(shoal.feddyn(alpha=0.5), 1)) == pytest.approx(1.2065, abs=1e-6)
     # losses at the start: 1 * (1 - 0)**2 = 1 and 0.25 * (1 - 4)**2 = 2.25; moves -0.2 and 0.427875; L = 10
     # denominators over L: 1 * 10 * 0.2**2 + 1 = 1.4 and 10 * 0.427875**2 + 2.25 = 4.0807702
     assert weight(run(shoal.qfedavg(q=1.0), 1)) == pytest.approx(1 + (-0.2 + 2.25 * 0.427875) / 5.4807702, abs=1e-5)
     # without a power of the loss every client counts once
     assert weight(run(shoal.qfedavg(q=0.0), 1)) == pytest.approx(1 + (-0.2 + 0.427875) / 2, abs=1e-5)
+
+
+def test_the_second_round_by_hand():
+    # c_one = (1 - 0.8) / 0.1 = 2, c_three = (1 - 1.427875) / 0.3 = -1.42625, c = 0.286875, x = 1.1139375
+    # "one": 0.8 * x - 0.1 * (0.286875 - 2) = 1.0624625; "three": y <- 0.95 * y + 0.2 - 0.1 * (0.286875 + 1.42625),
+    # three times: 1.086928125, 1.06126921875, 1.0368932578125
+    assert weight(run(shoal.scaffold(), 2)) == pytest.approx((1.0624625 + 1.0368932578125) / 2, abs=1e-6)
+    # the first round moves by 0.27090625 to x = 1.27090625; the second by 0.25 * -0.2 * x + 0.75 * (1 - 0.857375) *
+    # (4 - x) = -0.0635453125 + 0.2919278... = 0.2283825 and 0.9 times the first
+    second = -0.05 * 1.27090625 + 0.75 * 0.142625 * 2.72909375
+    assert weight(run(shoal.fedavgm(), 2)) == pytest.approx(1.27090625 + second + 0.9 * 0.27090625, abs=1e-6)
+    # own models after round 1: 0.8 and 1.4065 (as in FedDyn); then "one": 0.8 - 0.1 * (1.6 + 0.5 * (0.8 - 1.27090625))
+    own = run(shoal.ditto(lam=0.5), 2).personal["one"]["weight"]
+    assert float(own[0, 0]) == pytest.approx(0.6635453125, abs=1e-6)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_fedper_by_hand(trainer):
+    # losses (w + b - 0)**2 and (w + b - 4)**2 from w = 1, b = 0 in steps of 0.1: gradients 2 and -6, so that w = 0.8
+    # and 1.6, b = -0.2 and 0.6; from w = 1.2 gradients 2 and -4.4, so that w = 1 and 1.64, b = -0.4 and 1.04
+    model = nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.zero_()
+    one = np.ones((1, 1), np.float32)
+    task = Task("two", model, mse_loss, local=LocalPlan(optimizer=shoal.sgd(0.1)), strategy=shoal.fedper("bias"))
+    done = shoal.simulate(task, {"low": (one, 0 * one), "high": (one, 4 * one)}, rounds=2, trainer=trainer)
+    assert weight(done) == pytest.approx(1.32, abs=1e-6)
+    own = {name: float(tree["bias"][0]) for name, tree in done.personal.items()}
+    assert own == pytest.approx({"low": -0.4, "high": 1.04}, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -203,6 +283,18 @@ def test_fedbn_averages_all_but_the_normalising_layers(trainer):
     means = [tree["1.running_mean"] for tree in done.personal.values()]
     assert np.abs(means[0] - means[1]).max() > 1e-3
     assert [int(tree["1.num_batches_tracked"]) for tree in done.personal.values()] == [9, 6, 6]
+
+
+def test_fedbn_is_fedper_of_the_normalising_layers():
+    plan, clients = LocalPlan(batch_size=4), regression_clients((12, 8, 8))
+    model = Normed()
+    bn, per = (
+        shoal.simulate(
+            Task("normed", model, mse_loss, local=plan, strategy=strategy), clients, rounds=2, trainer="loop"
+        )
+        for strategy in (shoal.fedbn(), shoal.fedper("1.*"))
+    )
+    assert [version.digest for version in bn.versions] == [version.digest for version in per.versions]
 
 
 def test_fedbn_wants_a_layer_that_normalises():
