@@ -153,8 +153,8 @@ def test_the_first_round_by_hand():
 
     # "one": 0.8 as before; "three": 1.15, then - 0.1 * (-1.425 + 0.15) = 1.2775, then - 0.1 * (-1.36125 + 0.2775)
     assert weight(run(shoal.fedprox(mu=1.0), 1)) == pytest.approx(0.25 * 0.8 + 0.75 * 1.385875, abs=1e-6)
-    # "three": 1.15, then - 0.1 * (-1.425 + 0.5 * 0.15) = 1.285, then - 0.1 * (-1.3575 + 0.1425) = 1.4065; the mean moved
-    # by (-0.2 + 0.4065) / 2 = 0.10325, h = -0.5 * 0.10325, x = 1.10325 + 0.10325
+    # "three": 1.15, then - 0.1 * (-1.425 + 0.5 * 0.15) = 1.285, then - 0.1 * (-1.3575 + 0.1425) = 1.4065; the mean
+    # moved by (-0.2 + 0.4065) / 2 = 0.10325, h = -0.5 * 0.10325, x = 1.10325 + 0.10325
     assert weight(run(shoal.feddyn(alpha=0.5), 1)) == pytest.approx(1.2065, abs=1e-6)
     # losses at the start: 1 * (1 - 0)**2 = 1 and 0.25 * (1 - 4)**2 = 2.25; moves -0.2 and 0.427875; L = 10
     # denominators over L: 1 * 10 * 0.2**2 + 1 = 1.4 and 10 * 0.427875**2 + 2.25 = 4.0807702
