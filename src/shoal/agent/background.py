@@ -8,6 +8,9 @@ from shoal.wire.backoff import Backoff, transient
 
 JOIN_SECONDS = 60.0
 
+MOST_SECONDS = 600.0
+"""The longest pause after failures: when a coordinator was away for long, not all come back in one moment."""
+
 
 class Background:
     """Takes turns in a thread of its own; a turn is given the event that stops it and returns seconds to pause.
@@ -20,7 +23,7 @@ class Background:
     ) -> None:
         self._turn = turn
         self._say = say
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(most=MOST_SECONDS)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shoal device", daemon=True)
         self.problem = ""

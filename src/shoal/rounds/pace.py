@@ -5,7 +5,7 @@ they came, in one second after an outage too, they come back evenly. A small one
 come when the next round opens.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from shoal.core.schedule import DAY
@@ -45,6 +45,15 @@ def retry_after(wait: float, places: int, seconds: float, active: int, draw: flo
     mean = mean_delay(active, places / seconds)
     # who came before the round opens would come in vain
     return spread(mean, draw) if wait <= mean / 2 else wait + mean * draw
+
+
+def lately(seen: Mapping[str, float]) -> list[str]:
+    """Return the devices whose last call was within a day before the last one of all, by when each called.
+
+    So an outage does not make a population small, and those that went for good long ago do not make it large.
+    """
+    last = max(seen.values(), default=0.0)
+    return [device for device, at in seen.items() if last - at <= LONGEST]
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from shoal.core.task import TaskSpec
 from shoal.rounds.answers import repeated
 from shoal.rounds.effects import Accept, Assign, Effect, Extend, Refuse, Wait
 from shoal.rounds.events import CheckedIn, Late, Rejected, Released, Renewed, Reported
-from shoal.rounds.pace import Population, meets, retry_after
+from shoal.rounds.pace import Population, lately, meets, retry_after
 from shoal.rounds.schedule import share
 from shoal.rounds.state import RETRY_AFTER, LeaseState
 from shoal.server.apart import Apart
@@ -45,7 +45,7 @@ class Devices:
         self._bell = bell
         self._clock = clock
         self._apart = Apart(tasks, storage)
-        self.population = Population.of(storage.store.seen(), clock())
+        self.population = Population.of(lately(storage.store.seen()), clock())
 
     async def check_in(
         self, device: DeviceRecord, request: CheckInRequest, still: Callable[[], None]
