@@ -64,6 +64,21 @@ def simulated(strategy: Strategy, rounds: int = ROUNDS) -> "shoal.simulation.run
     return shoal.simulate(task(strategy), {name: rows(name) for name in NAMES}, rounds=rounds, seed=1, trainer="loop")
 
 
+@pytest.mark.slow
+def test_what_agents_keep_outlives_them(federation: Federation):
+    strategy = shoal.scaffold(participation=1.0)
+    run = federation.researcher.publish(task(strategy), rounds=4, goal=2, seed=1, plan=False)
+    agents = [federation.start(name, ArrayData(rows(name)), lambda: task(strategy)) for name in NAMES]
+    next(version for version in run.follow(within=30) if version.number == 2)
+    for running, name in zip(agents, NAMES, strict=True):
+        running.end()
+        federation.restart_home(name)
+    begin(federation, strategy)
+    for version in run.follow(within=30):
+        last = version
+    assert last.digest == simulated(strategy, 4).versions[-1].digest
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda each: each.name)
 def test_agents_make_the_versions_of_a_simulation(strategy: Strategy, federation: Federation):
     begin(federation, strategy)

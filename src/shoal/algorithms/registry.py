@@ -22,7 +22,7 @@ from shoal.algorithms.robust import Median
 from shoal.algorithms.rule import LocalRule, zeros
 from shoal.algorithms.scaffold import Controlled
 from shoal.algorithms.statistics import Moments
-from shoal.core.errors import ConfigurationError, SimulationOnly, UnknownSetting
+from shoal.core.errors import ConfigurationError, SimulationOnly, TaskError, UnknownSetting
 from shoal.core.task import Component, LocalPlan, TaskSpec
 
 AGGREGATORS: Mapping[str, Callable[..., Aggregator[Any]]] = {
@@ -62,7 +62,10 @@ def local_rule(plan: LocalPlan) -> LocalRule | None:
 
 
 def check_servable(spec: TaskSpec) -> None:
-    """Raise SimulationOnly for a task whose rule devices cannot carry out, ConfigurationError for an unknown rule."""
+    """Raise SimulationOnly for a task whose rule devices cannot carry out, ConfigurationError for an unknown rule.
+
+    Raises TaskError for a task whose updates carry other trees than its rule's.
+    """
     rule = local_rule(spec.local)
     if rule is None:
         return
@@ -70,6 +73,12 @@ def check_servable(spec: TaskSpec) -> None:
         raise SimulationOnly(
             f"task {spec.name!r} has the local rule {rule.name!r}, which devices that come and go cannot carry out",
             "simulate it: shoal.simulate(...), or publish with another strategy, such as shoal.fedavg()",
+        )
+    wanted = rule.extra_trees(spec.arrays)
+    if {tree: dict(arrays) for tree, arrays in spec.extra.items()} != wanted:
+        raise TaskError(
+            f"task {spec.name!r} has the local rule {rule.name!r} and the extra trees {sorted(spec.extra)}",
+            f"the rule's updates carry {sorted(wanted)}: publish the task anew",
         )
     # what devices share travels with the server optimizer's state, which is none of their business
     if rule.shares and server_optimizer(spec.server).init(zeros(spec.arrays)):

@@ -83,13 +83,14 @@ def next_version(
 ) -> tuple[Tree, Tree]:
     """Return the next version of `params` and of `memory`, from all that an aggregator gave.
 
-    Trees beside the delta are added to the memory's arrays of the same names. Works on blocks as `advance` does, and
-    raises what it raises.
+    Trees beside the delta are added to the memory's arrays of the same names, where it has such; others were for the
+    aggregator. Works on blocks as `advance` does, and raises what it raises.
     """
     moved, state = advance(arrays, params, combined["delta"], server, memory)
-    shared = {
+    beside = {
         f"{tree}/{name}": array for tree, given in combined.items() if tree != "delta" for name, array in given.items()
     }
+    shared = {name: array for name, array in beside.items() if name in memory}
     return moved, {**state, **{name: _added(name, memory[name], change) for name, change in shared.items()}}
 
 

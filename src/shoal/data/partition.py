@@ -17,6 +17,9 @@ from shoal.core.tree import Array
 Pair = tuple[Array, Array]
 
 
+MOST_NAMES = 20
+"""Clients whose names fit below a plot."""
+
 MOST_LABELS = 30
 """Kinds of labels that a plot tells apart."""
 
@@ -56,7 +59,7 @@ class Partition(Mapping[str, Pair]):
 
         Of more than thirty labels, as in regression, only the rows are drawn; of shifted features their means.
         """
-        _, axes = installed("matplotlib.pyplot").subplots()
+        _, axes = installed("matplotlib.pyplot").subplots(layout="constrained")
         if self._shown == "features":
             self._plot_features(axes)
         else:
@@ -69,10 +72,16 @@ class Partition(Mapping[str, Pair]):
             labels, counts = np.array(["all"]), counts.sum(axis=1, keepdims=True)
         bottom = np.zeros(len(counts))
         for column, label in enumerate(labels):
-            axes.bar(list(self._parts), counts[:, column], bottom=bottom, label=str(label))
+            axes.bar(range(len(counts)), counts[:, column], bottom=bottom, label=str(label))
             bottom += counts[:, column]
         axes.set_ylabel("rows")
-        axes.legend(title="label")
+        axes.set_xlabel("clients")
+        if len(counts) <= MOST_NAMES:
+            axes.set_xticks(range(len(counts)), list(self._parts), rotation=45, ha="right")
+        else:
+            axes.set_xticks([])
+        if len(labels) > 1:
+            axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5))  # beside the bars, not on them
 
     def _plot_features(self, axes: Any) -> None:
         means = np.array([x.reshape(len(x), -1)[:, :2].mean(axis=0) for x, _ in self._parts.values()])
