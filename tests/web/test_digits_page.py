@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+import shoal
 from shoal.demo.digits.page import BUILT
+from shoal.testing.server_process import ServerProcess
 from tests.web.browser import DEVICE, RUNTIME, TOP, Browser, missing
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
@@ -298,3 +300,24 @@ def test_nothing_went_wrong_in_the_pages_and_the_demo_ends_at_ctrl_c(phones, dem
     late = "status of 410"  # a round that ended a moment before: its change is not used
     assert [problem for problem in phones.run("return kept.ann.problems") if late not in problem] == []
     assert demo.end() == 130
+
+
+def test_another_demo_at_the_same_address_takes_the_browser_in_anew(phones, page, tmp_path, demo):
+    """A browser still has the key, the drawings and the model of a coordinator that is gone."""
+    port = int(page.partition("/page/")[0].rpartition(":")[2])
+    options = ["--page", str(demo.home / "page"), "--web-runtime", str(RUNTIME)]
+    with ServerProcess(tmp_path / "home", tmp_path / "log", *options, port=port) as server:
+        server.start()
+        script = """
+            const { page } = kept.ann;
+            await page.goto("about:blank");
+            await page.goto(given[0]);
+            await page.waitForFunction(() => !document.querySelector("#notice").hidden);
+            return [await page.textContent("#notice"), await page.textContent("#drawings"), page.url()];
+        """
+        notice, drawings, address = phones.run(script, f"{server.url}/page/#token={server.enrolment_token}")
+        with shoal.Coordinator.connect(server.url, token=server.admin_token) as coordinator:
+            (device,) = coordinator.devices()
+    assert "no version of task digits" in notice  # it joined; there is no task here
+    assert (drawings, address) == ("0 drawings", f"{server.url}/page/")
+    assert device.name.startswith("device-")

@@ -1,6 +1,6 @@
 // The device behind the page: it guesses, learns what it is taught, and takes part in rounds.
 
-import { Device, type Release, ShoalError, type Which } from "@shoal/device";
+import { Device, Refused, type Release, ShoalError, type Which } from "@shoal/device";
 
 import { SWAYS, type Stroke, numbersOf, swayed } from "./strokes.js";
 
@@ -18,7 +18,7 @@ const TRIES = 3;
 const WATCH_MS = 5000;
 
 /** How long after its update was taken a version is asked for; the round has ended by then. */
-const SOON_MS = 6000;
+const SOON_MS = 9000;
 
 /** What a model makes of a drawing: ten probabilities, and the digit with the highest. */
 export interface Guess {
@@ -73,8 +73,13 @@ export class Learner {
     device.on("rejected", () => events.released());
   }
 
-  /** Join with a token, or open what an earlier visit joined; `progress` counts from 0 to 1. */
-  static async open(token: string | undefined, events: LearnerEvents, progress: (share: number) => void): Promise<Learner> {
+  /** Join with a token, or open what an earlier visit joined; nothing leaves while `paused`; `progress` is from 0 to 1. */
+  static async open(
+    token: string | undefined,
+    paused: boolean,
+    events: LearnerEvents,
+    progress: (share: number) => void,
+  ): Promise<Learner> {
     const page = new URL(".", location.href);
     const device = await Device.join(new URL("..", page).href.replace(/\/$/, ""), {
       task: TASK,
@@ -85,8 +90,21 @@ export class Learner {
       minimumRows: STARTING_ROWS + 1,
     });
     const learner = new Learner(device, events);
+    if (token !== undefined && !paused && !(await learner.#isKnown())) await forget(device, token);
     await learner.#begin(page, progress);
     return learner;
+  }
+
+  /** Whether the coordinator knows this device: not when another one is at its address now. */
+  async #isKnown(): Promise<boolean> {
+    try {
+      await this.#device.sync();
+      return true;
+    } catch (error) {
+      if (isStrange(error)) return false;
+      if (error instanceof ShoalError && error.transient) return true;
+      throw error;
+    }
   }
 
   async #begin(page: URL, progress: (share: number) => void): Promise<void> {
@@ -188,6 +206,20 @@ export class Learner {
       if (signal?.aborted === false) this.#device.sync({ signal }).catch((error: Error) => this.#events.failed(error));
     }, SOON_MS);
   }
+}
+
+/** Whether an error says that the coordinator does not know this device. */
+export function isStrange(error: unknown): boolean {
+  return error instanceof Refused && error.status === 401;
+}
+
+/** Remove what an earlier coordinator's device left here, and begin anew with the token; never returns. */
+async function forget(device: Device, token: string): Promise<never> {
+  await device.leave();
+  localStorage.removeItem(DRAWINGS);
+  location.hash = `token=${token}`;
+  location.reload();
+  return new Promise(() => undefined);
 }
 
 /** Return where the coordinator serves the runtime's files. Throws with its words where it has none. */

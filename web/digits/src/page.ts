@@ -1,15 +1,21 @@
 // The page: a pad to draw in, what two models say, ten answers to choose from, and what left this device.
 
-import { type Guesses, Learner, type LearnerEvents, type Taught } from "./learner.js";
+import { type Guesses, Learner, type LearnerEvents, type Taught, isStrange } from "./learner.js";
 import { Pad } from "./pad.js";
 import type { Stroke } from "./strokes.js";
 import * as view from "./view.js";
+
+const STRANGE = "This browser may not join, or not any more. Open the whole address that the terminal shows: it ends in #token=…";
 
 /** Take the token out of the address, so that it stays in no history and on no screenshot. */
 function takeToken(): string | undefined {
   const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
   if (location.hash !== "") history.replaceState(null, "", location.pathname + location.search);
   return token;
+}
+
+function isPaused(): boolean {
+  return localStorage.getItem("sharing") === "no";
 }
 
 class Page implements LearnerEvents {
@@ -28,16 +34,16 @@ class Page implements LearnerEvents {
     view.onAnswer((digit) => void this.#teach(digit));
     view.onClear(() => this.#pad.clear());
     try {
-      this.#learner = await Learner.open(token, this, view.gettingReady);
+      this.#learner = await Learner.open(token, isPaused(), this, view.gettingReady);
     } catch (error) {
-      return view.failed(error as Error);
+      return view.failed(isStrange(error) ? new Error(STRANGE) : (error as Error));
     }
     view.ready(this.#learner.name, this.#learner.drawings());
     view.version(await this.#learner.version(), false);
     await this.#show();
     view.onSharing((on) => this.#share(on));
     view.onLeave(() => this.#leave());
-    await this.#share(localStorage.getItem("sharing") !== "no");
+    await this.#share(!isPaused());
   }
 
   async #share(on: boolean): Promise<void> {
@@ -111,7 +117,8 @@ class Page implements LearnerEvents {
   }
 
   failed(error: Error): void {
-    view.state(error.message);
+    if (isStrange(error)) view.failed(new Error(STRANGE));
+    else view.state(error.message);
   }
 
   released(): void {

@@ -34,7 +34,7 @@ HOURS = 12
 PLACES = 16
 """Devices that one round takes at most."""
 
-DEADLINE = 5.0
+DEADLINE = 8.0
 """Seconds from a round's first device to its end; a browser trains for a fraction of one."""
 
 FOR_EVER = 1_000_000
@@ -87,7 +87,7 @@ def run(settings: Settings, home: Path, screen: Screen) -> None:
         with Coordinator.connect(announced["url"], token=announced["admin_token"]) as coordinator:
             published = _publish(coordinator, made, settings)
             screen.made(Made.of(published.version(0), _accuracy(published, made, 0)))
-            screen.opened(Opened(announced["url"], _invitation(coordinator, announced["url"]), str(home)))
+            screen.opened(_opened(coordinator, announced["url"], home))
             _follow(published, made, screen)
 
 
@@ -105,12 +105,16 @@ def _publish(coordinator: "Coordinator", task: "Task", settings: Settings) -> "R
     )
 
 
-def _invitation(coordinator: "Coordinator", url: str) -> str:
-    """Return the page's address with a token behind "#", which no browser sends and the page removes at once."""
+def _opened(coordinator: "Coordinator", url: str, home: Path) -> Opened:
+    """Make the tokens. That of the page stands behind "#", which no browser sends and the page removes at once."""
     from shoal.wire.messages import TokenRequest
 
-    asked = TokenRequest("enrolment", expires_in=HOURS * 3600.0, uses=BROWSERS, scope=(NAME,))
-    return f"{url}/page/#token={coordinator.access.create(asked).token}"
+    seconds = HOURS * 3600.0
+    invitation = TokenRequest("enrolment", expires_in=seconds, uses=BROWSERS, scope=(NAME,))
+    token, viewer = (
+        coordinator.access.create(asked).token for asked in (invitation, TokenRequest("viewer", expires_in=seconds))
+    )
+    return Opened(url, f"{url}/page/#token={token}", viewer or "", str(home))
 
 
 def _follow(run: "Run", task: "Task", screen: Screen) -> None:

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Where the page is. `page` lets browsers in: it is for the people who may take part."""
+    """Where the page is, which lets browsers in, and the dashboard with a token that can only look."""
 
     url: str
     page: str
+    viewer_token: str
     home: str
 
 
@@ -64,7 +65,8 @@ class PlainScreen:
         self.say(
             f"\nOpen this page, draw a digit, and tell it which one it is:\n\n  {opened.page}\n\n"
             "Open it in a second browser too: what the first one teaches arrives there, and no drawing does.\n"
-            "docs/digits.md says how a phone gets there. Ctrl-C ends the demo.\n"
+            "docs/digits.md says how a phone gets there. Ctrl-C ends the demo.\n\n"
+            f"The rounds as they happen: {opened.url}/, sign in with {opened.viewer_token}\n"
         )
 
     def made(self, made: Made) -> None:
