@@ -1,5 +1,7 @@
 """Each model of the zoo, trained by its plan and by torch on the same real batches: the same weights."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,8 @@ def test_what_is_frozen_neither_moves_nor_travels(name: str, travelling: set[str
         np.testing.assert_array_equal(case[f"params/{array}"], case[f"after/{array}"])
     if travelling is not None:
         assert {entry.name for entry in plan.manifest.arrays if entry.role.travels} == travelling
+
+
+def test_the_plan_of_a_small_model_is_small() -> None:
+    plan, _ = exported("mlp-sgd")
+    assert len(gzip.compress(plan.encoded(), 9)) < 10_000

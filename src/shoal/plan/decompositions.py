@@ -63,7 +63,8 @@ def _weight_gradient(
 ) -> torch.Tensor:
     """Correlate input and gradient over the batch: rows become channels, strides dilations."""
     parts = []
-    for part, by in zip(x.chunk(groups, 1), grad.chunk(groups, 1), strict=True):
+    pairs = zip(x.chunk(groups, 1), grad.chunk(groups, 1), strict=True) if groups > 1 else [(x, grad)]
+    for part, by in pairs:
         swapped = part.transpose(0, 1), by.transpose(0, 1)
         none = [0] * (x.dim() - 2)
         made = aten.convolution(*swapped, None, dilation, padding, stride, False, none, 1)
