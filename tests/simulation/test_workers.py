@@ -100,3 +100,12 @@ def test_a_process_that_cannot_be_forked_says_so():
     done = subprocess.run([sys.executable, "-c", THREADED], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert 'use workers=1 or "ray" beside a GPU or remote tensors' in done.stderr
+
+
+def test_what_clients_keep_does_not_depend_on_the_number_of_workers():
+    task = regression_task(LocalPlan(batch_size=4), strategy=shoal.scaffold())
+    options = {"rounds": 3, "cohort": 6, "trainer": "loop", "chunk": 2}
+    alone, together = (shoal.simulate(task, regression_clients(), workers=workers, **options) for workers in (1, 2))
+    assert [version.digest for version in together.versions] == [version.digest for version in alone.versions]
+    for name, tree in alone.personal.items():
+        np.testing.assert_array_equal(together.personal[name]["own_control/2.bias"], tree["own_control/2.bias"])

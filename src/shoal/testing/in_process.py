@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from shoal.algorithms import registry, statistics
 from shoal.algorithms.buffered import damped
 from shoal.algorithms.strategy import first_memory, next_version
-from shoal.core.errors import Abandoned
+from shoal.core.errors import Abandoned, TaskError
 from shoal.core.task import TaskSpec, weight_units
 from shoal.core.tree import Tree, digest
 from shoal.core.types import Assignment, ModelVersion, Update
@@ -28,8 +28,14 @@ Work: TypeAlias = Callable[[Assignment, Tree], Update]
 def run_in_process(compiled: "CompiledTask", owners: "Mapping[str, ClientData]", trainer: "Trainer") -> Versions:
     """Train a task with these owners, by name, and return every version with its arrays, version 0 first.
 
-    Raises Abandoned when the task ends without its last version.
+    Raises Abandoned when the task ends without its last version, TaskError for one whose strategy has a rule of its
+    own, which a `Trainer` does not follow: `shoal.simulate` makes the same versions.
     """
+    if compiled.spec.local.rule is not None:
+        raise TaskError(
+            f"task {compiled.spec.name!r} with the local rule {compiled.spec.local.rule.name!r} in one process",
+            "use shoal.simulate, which follows it",
+        )
 
     def work(assignment: Assignment, params: Tree) -> Update:
         owner = replace(owners[assignment.device], assignment=assignment.id, seed=assignment.seed)
