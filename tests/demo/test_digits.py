@@ -14,7 +14,7 @@ from shoal.core.errors import ConfigurationError
 from shoal.demo.digits import page
 from shoal.demo.digits.rows import OWNED, PRETRAINED, STARTING, TARGET, TESTED, dealt
 from shoal.demo.digits.screen import JsonScreen, Made, Opened, PlainScreen
-from shoal.demo.digits.task import accuracy, pretrained, task
+from shoal.demo.digits.task import DigitNet, accuracy, pretrained
 
 
 def test_no_digit_is_dealt_twice():
@@ -36,23 +36,23 @@ def test_owners_beyond_the_digits_are_refused():
 
 @pytest.mark.slow
 def test_the_first_version_knows_digits_that_it_did_not_learn_from_and_is_always_the_same():
+    torch.set_num_threads(1)
     rows = dealt(1)
     x, y = (torch.from_numpy(part) for part in rows.test)
     torch.manual_seed(5)
     before = torch.rand(1)
-    first = pretrained(*rows.pretrained, epochs=8)
+    first = pretrained(*rows.pretrained, epochs=4)
     torch.manual_seed(5)
     assert torch.rand(1) == before  # nobody else's random numbers are touched
-    assert accuracy(first(x), y) > 0.93
-    again = pretrained(*rows.pretrained, epochs=8)
+    assert accuracy(first(x), y) > 0.85
+    again = pretrained(*rows.pretrained, epochs=4)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
 
 
-def test_the_task_takes_counts_of_ink(monkeypatch):
-    monkeypatch.setattr("shoal.demo.digits.task.EPOCHS", 1)
-    made = task(dealt(1))
-    assert made.model(torch.full((3, 64), 16.0)).shape == (3, 10)
-    assert sum(parameter.numel() for parameter in made.model.parameters()) == 6090  # as the page says
+def test_the_network_takes_counts_of_ink_and_is_as_large_as_the_page_says():
+    net = DigitNet()
+    assert net(torch.full((3, 64), 16.0)).shape == (3, 10)
+    assert sum(parameter.numel() for parameter in net.parameters()) == 6090
 
 
 def test_a_page_that_is_not_built_is_named(tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_what_people_and_programs_see():
     PlainScreen(stream).opened(opened)
     PlainScreen(stream).made(made)
     assert "http://127.0.0.1:1/page/#token=t" in stream.getvalue()
-    assert "version    3  of  4 devices    97.5% of 400 other digits right" in stream.getvalue()
+    assert "version    3  of  4 devices     97.5% of 400 other digits right" in stream.getvalue()
     screen = JsonScreen(stream := io.StringIO(), said)
     screen.say("starting")
     screen.opened(opened)
