@@ -3,7 +3,7 @@
 # make check   the quick loop: unit tests, lint, types, layers
 # make test    everything that CI runs
 # make postgres PostgreSQL when root lacks it, for the tests of the store in it
-# make browser the device in TypeScript, the early page's parts, and Chromium when root lacks it
+# make browser the device in TypeScript, and Chromium when root lacks it
 # make bench   the numbers of the README
 # make chaos   kill the coordinator a thousand times and audit what is left
 
@@ -68,7 +68,7 @@ test: .venv/developed lint browser postgres
 # Root gets what is missing from Debian. Otherwise the tests that need it are skipped with a reason, and fail in CI.
 DEBIAN := DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install
 
-browser: debian-browser web/early/page/runtime/ort.wasm.min.mjs web/device/dist/index.js $(PAGE)
+browser: debian-browser web/device/dist/index.js $(PAGE)
 
 debian-browser:
 	@[ "$$(id -u)" -ne 0 ] || { command -v chromium && command -v npm; } >/dev/null || \
@@ -78,18 +78,12 @@ postgres:
 	@[ "$$(id -u)" -ne 0 ] || command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 	  { apt-get -q update && $(DEBIAN) postgresql; }
 
-web/early/page/runtime/ort.wasm.min.mjs: web/early/package-lock.json | debian-browser
-	@if command -v npm >/dev/null; then \
-	  cd web/early && export ONNXRUNTIME_NODE_INSTALL=skip && \
-	  npm ci --ignore-scripts --no-audit --no-fund && npm run -s runtime && touch ../../$@; \
-	else \
-	  echo "npm is missing: install nodejs and npm for the browser tests"; [ "$$CI" != true ]; \
-	fi
-
 # The device in TypeScript, checked and built.
 web/device/dist/index.js: web/device/package-lock.json web/device/build.mjs $(wildcard web/device/src/*.ts) | debian-browser
 	@if command -v npm >/dev/null; then \
-	  cd web/device && npm ci --ignore-scripts --no-audit --no-fund && npm run -s check && npm run -s build && touch ../../$@; \
+	  cd web/device && export ONNXRUNTIME_NODE_INSTALL=skip && \
+	  npm ci --ignore-scripts --no-audit --no-fund && npm run -s check && npm run -s build && \
+	  touch ../../$@; \
 	else \
 	  echo "npm is missing: install nodejs and npm for the tests of the device"; [ "$$CI" != true ]; \
 	fi

@@ -17,6 +17,9 @@ RUNTIME = DEVICE / "node_modules/onnxruntime-web/dist"
 FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """What a page needs of the runtime."""
 
+ELSEWHERE = "elsewhere.test"
+"""A name for this machine that no browser takes for this machine."""
+
 END_SECONDS = 20
 
 
@@ -44,6 +47,7 @@ class Browser:
     """One Chromium. Scripts share `kept`; each is the body of an async function of `browser`, `kept` and `given`."""
 
     def __init__(self, *more: str) -> None:
+        """Start Chromium with `more` of its own arguments. Skips or fails where there is none."""
         built()
         settings = json.dumps({"program": program("chromium"), "more": more})
         command = [program("node"), str(DEVICE / "drive.mjs"), settings]
@@ -81,6 +85,68 @@ class Browser:
         if "failed" in answer:
             raise BrowserFailed(answer["failed"])
         return answer.get("result")
+
+
+class Page:
+    """A page of one user, whose browser is a context of its own; `name` is that of `kept[name]` in scripts.
+
+    `kept[name].calls` lists what it asked of the coordinator, with the bodies of reports, `.problems` what went wrong
+    in it. A page that is opened again is another tab of the same user, or the same after `close`.
+    """
+
+    def __init__(self, browser: Browser, name: str, address: str) -> None:
+        self._browser = browser
+        self._name = name
+        self._address = address
+        browser.run(
+            "kept[given[0]] = { context: await browser.newContext(), calls: [], problems: [] };",
+            name,
+        )
+        self.open()
+
+    def open(self) -> None:
+        """Open the page in a new tab."""
+        self.run(
+            """
+            const user = kept[name];
+            user.page = await user.context.newPage();
+            user.page.on("pageerror", (error) => user.problems.push(String(error)));
+            user.page.on("response", async (response) => {
+              const request = response.request();
+              const path = new URL(request.url()).pathname;
+              const call = { method: request.method(), path, offset: request.headers()["upload-offset"] };
+              if (!path.startsWith("/v1/")) return;
+              user.calls.push({ ...call, status: response.status() });
+              if (path.endsWith("/report")) user.calls.at(-1).body = request.postDataBuffer().toString("base64");
+            });
+            await user.page.goto(given[0]);
+            """,
+            self._address,
+        )
+
+    def run(self, script: str, *given: object) -> Any:
+        """Run a script of the driver, which knows this page's `name` too."""
+        text = f"const name = {json.dumps(self._name)};\n{script}"
+        return self._browser.run(text, *given)
+
+    def do(self, script: str, **given: object) -> Any:
+        """Run the body of an async function in the page; what is given are its variables."""
+        names = ", ".join(given)
+        whole = f"async ({{ {names} }}) => {{\n{script}\n}}"
+        return self.run("return kept[name].page.evaluate(`(${given[0]})(${JSON.stringify(given[1])})`);", whole, given)
+
+    def reload(self) -> None:
+        """Load the page anew: whatever ran in it is gone."""
+        self.run("await kept[name].page.reload();")
+
+    def close(self) -> None:
+        """Close the tab; its user's storage stays."""
+        self.run("await kept[name].page.close();")
+
+    def calls(self, ending: str) -> list[dict[str, Any]]:
+        """Return the calls whose path ends so, oldest first."""
+        made: list[dict[str, Any]] = self.run("return kept[name].calls;")
+        return [call for call in made if call["path"].endswith(ending)]
 
 
 def make_page(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from shoal.server.coordinator import Coordinator
 from shoal.store.memory import MemoryBlobs, MemoryStore
 from shoal.store.store import DeviceRecord
 from tests.server.conftest import Served, Signing, delta, report_body, spec
-from tests.web.early import program
+from tests.web.browser import program
 
 pytestmark = pytest.mark.processes
 

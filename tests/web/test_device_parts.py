@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,9 @@ from shoal.core.tree import encode
 from shoal.plan.noise import uniform
 from shoal.testing.server_process import ServerProcess
 from shoal.wire.signing import as_key_type, check_body, load_key, read
-from tests.web.early import program
+from tests.web.browser import BUILT, DEVICE, RUNTIME, program
 
 pytestmark = pytest.mark.processes
-
-TOP = Path(__file__).parents[2]
-BUILT = TOP / "web/device/dist"
-RUNTIME = TOP / "web/device/node_modules/onnxruntime-web/dist/"
 
 
 def node(script: str, *given: object, seconds: int = 120) -> object:
@@ -66,19 +63,48 @@ def test_seeds_orders_noise_and_rates_are_pythons():
 def test_a_tree_read_and_written_has_the_same_bytes(tmp_path: Path):
     tree = {
         "10": np.arange(6, dtype=np.float64).reshape(2, 3),
-        "9": np.arange(3, dtype=np.int8),
+        "9": np.arange(3, dtype=np.int8),  # leaves what follows at an odd address
         "__proto__": np.array([2**62 + 1, -1], np.int64),
-        "\ufb01": np.float32([1]),
+        "steps": np.array(7, np.int32),
+        "empty": np.zeros((0, 4), np.float32),
+        "mask": np.array([True, False]),
+        'quo"te\\\n\x7f': np.array(1.5, np.float32),
+        "\ufb01": np.float32([1]),  # before the next in code points, behind it in UTF-16
         "\U0001d538": np.float32([2]),
     }
     (tmp_path / "tree").write_bytes(encode(tree))
+    # the names arrive sorted; they must also leave so from any order
     script = """
         import { readFileSync, writeFileSync } from "node:fs";
-        writeFileSync(`${given[0]}.again`, parts.encode(parts.decode(new Uint8Array(readFileSync(given[0])))));
+        const tree = parts.decode(new Uint8Array(readFileSync(given[0])));
+        writeFileSync(`${given[0]}.again`, parts.encode(new Map([...tree].reverse())));
         console.log("null");
     """
     node(script, str(tmp_path / "tree"))
     assert (tmp_path / "tree.again").read_bytes() == encode(tree)
+
+
+def test_damaged_files_are_refused(tmp_path: Path):
+    data = encode({"a": np.float32([1, 2]), "b": np.float32([3])})
+    cases = {
+        "cut": (data[:-1], "array"),
+        "too long": (data + b"\0", "cut or too long"),
+        "hole": (data.replace(b'"data_offsets":[0,', b'"data_offsets":[8,'), "begins at byte 8"),
+        "half": (data.replace(b'"F32"', b'"F16"', 1), "F16"),
+        "large header": ((2**40).to_bytes(8, "little") + data[8:], "header of 1099511627776 bytes"),
+    }
+    for name, (damaged, _) in cases.items():
+        (tmp_path / name).write_bytes(damaged)
+    script = """
+        import { readFileSync } from "node:fs";
+        const tried = given[0].map(async (path) => parts.decode(new Uint8Array(readFileSync(path))));
+        const settled = await Promise.allSettled(tried);
+        console.log(JSON.stringify(settled.map(({ reason }) => `${reason?.code} ${reason?.message}`)));
+    """
+    got = node(script, [str(tmp_path / name) for name in cases])
+    for (name, (_, says)), message in zip(cases.items(), got, strict=True):
+        assert message.startswith("tampered"), name
+        assert says in message, name
 
 
 def test_a_call_is_signed_as_the_coordinator_reads_it():
@@ -114,7 +140,63 @@ def regression() -> tuple[shoal.Task, np.ndarray, np.ndarray]:
     return task, x, y
 
 
-def test_a_plan_trains_as_in_python(tmp_path: Path):
+def test_the_types_of_messages_are_those_of_the_coordinator(tmp_path: Path):
+    """`npm run messages` writes src/messages.ts anew."""
+    document, types = tmp_path / "openapi.json", tmp_path / "messages.ts"
+    with document.open("w") as file:
+        subprocess.run([sys.executable, str(DEVICE / "openapi.py")], stdout=file, check=True, timeout=60)
+    tool = DEVICE / "node_modules/openapi-typescript/bin/cli.js"
+    command = [
+        program("node"),
+        str(tool),
+        str(document),
+        "--root-types",
+        "--root-types-no-schema-prefix",
+        "-o",
+        str(types),
+    ]
+    subprocess.run(command, capture_output=True, check=True, timeout=60)
+    assert types.read_text() == (DEVICE / "src/messages.ts").read_text(), "src/messages.ts is stale"
+
+
+def test_a_runtime_that_computes_something_else_gives_way_to_the_next(tmp_path: Path):
+    task, _, _ = regression()
+    shoal.plan.export(task).save(tmp_path / "plan")
+    script = """
+        import { readFileSync } from "node:fs";
+        const plan = parts.readPlan(new Uint8Array(readFileSync(`${given[0]}/plan`)));
+        const [good] = await parts.runtimes({ from: given[1] });
+        const changed = (name, change) => ({
+          name,
+          open: async (graph) => {
+            const opened = await good.open(graph);
+            const run = async (inputs) => {
+              const found = await opened.run(inputs);
+              change(found);
+              return found;
+            };
+            return { inputs: opened.inputs, run };
+          },
+        });
+        const wrong = [
+          changed("loss", (found) => (found.get("loss") ?? { values: [] }).values[0] *= 1.01),
+          changed("step", (found) => found.get("after/array/0.weight")?.values.fill(0)),
+          changed("output", (found) => found.get("output") && (found.get("output").values[0] += 1)),
+          { name: "lacking", open: async () => { throw new Error("no such operator"); } },
+        ];
+        const runtime = (await parts.proved(plan, [...wrong, good])).runtime.name;
+        const failed = await parts.proved(plan, wrong).catch((error) => error);
+        console.log(JSON.stringify({ runtime, code: failed.code, message: failed.message }));
+    """
+    got = node(script, str(tmp_path), f"{RUNTIME}/")
+    assert (got["runtime"], got["code"]) == ("wasm", "runtime_mismatch")
+    for name in ("loss: ", "step: ", "output: ", "lacking: no such operator"):
+        assert name in got["message"]
+
+
+@pytest.mark.parametrize(("source", "runtime"), [(f"{RUNTIME}/", "wasm"), ("", "cpu")], ids=["wasm", "native"])
+def test_a_plan_trains_as_in_python(tmp_path: Path, source: str, runtime: str):
+    """With WebAssembly, and with native code where Node has onnxruntime-node."""
     task, x, y = regression()
     plan = shoal.plan.export(task)
     plan.save(tmp_path / "plan")
@@ -134,8 +216,8 @@ def test_a_plan_trains_as_in_python(tmp_path: Path):
         const arrays = Object.fromEntries([...done.arrays].map(([name, { values }]) => [name, [...values]]));
         console.log(JSON.stringify({ runtime: opened.runtime.name, arrays, rows: done.rows }));
     """
-    got = node(script, str(tmp_path), str(RUNTIME) + "/")
-    assert (got["runtime"], got["rows"]) == ("wasm", 40)
+    got = node(script, str(tmp_path), source)
+    assert (got["runtime"], got["rows"]) == (runtime, 40)
     for name, value in after.items():
         assert np.asarray(got["arrays"][name]) == pytest.approx(value.reshape(-1), rel=1e-5, abs=1e-6)
 
@@ -146,8 +228,7 @@ def test_a_device_in_node_takes_part_and_gets_the_version(tmp_path: Path):
         const { openFolder } = await import(given[3]);
         const { Device } = await import(given[4]);
         const kept = await openFolder(given[2]);
-        const { token, runtime: from } = given[1];
-        const settings = { task: "line", token, name: "node", kept, runtime: { from } };
+        const settings = { task: "line", token: given[1], name: "node", kept };
         const device = await Device.join(given[0], settings);
         const events = [];
         device.on("accepted", ({ round }) => events.push(round));
@@ -165,11 +246,10 @@ def test_a_device_in_node_takes_part_and_gets_the_version(tmp_path: Path):
         server.start()
         with shoal.Coordinator.connect(server.url, token=server.admin_token) as coordinator:
             run = coordinator.publish(task, rounds=1, goal=1)
-            given = {"token": server.enrolment_token, "runtime": str(RUNTIME) + "/"}
             got = node(
                 script,
                 server.url,
-                given,
+                server.enrolment_token,
                 str(tmp_path / "device"),
                 (BUILT / "node.js").as_uri(),
                 (BUILT / "index.js").as_uri(),

@@ -2,13 +2,13 @@
 
 /** The root of what this package throws on purpose. `code` is stable. */
 export class ShoalError extends Error {
+  override readonly name: string = "ShoalError"; // a minifier renames classes
   readonly code: string;
   readonly problem: string;
   readonly fix: string;
 
   constructor(code: string, problem: string, fix: string) {
     super(`${problem}: ${fix}`);
-    this.name = new.target.name;
     this.code = code;
     this.problem = problem;
     this.fix = fix;
@@ -22,6 +22,7 @@ export class ShoalError extends Error {
 
 /** An answer other than 2xx, with the coordinator's words. */
 export class Refused extends ShoalError {
+  override readonly name = "Refused";
   readonly status: number;
   /** Seconds to wait before the next call, if the coordinator said so. */
   readonly retryAfter: number | undefined;
@@ -39,6 +40,7 @@ export class Refused extends ShoalError {
 
 /** No answer: the coordinator is away, or the device has no network. */
 export class Unreachable extends ShoalError {
+  override readonly name = "Unreachable";
   constructor(problem: string) {
     super("unreachable", problem, "check the address and the network; what is durable here is sent later");
   }
@@ -50,6 +52,7 @@ export class Unreachable extends ShoalError {
 
 /** What came is not what its digest or its form says. */
 export class Tampered extends ShoalError {
+  override readonly name = "Tampered";
   constructor(problem: string) {
     super("tampered", problem, "somebody on the way changed it, or the coordinator is broken; nothing of it is used");
   }
@@ -57,6 +60,7 @@ export class Tampered extends ShoalError {
 
 /** No runtime here gives the golden step's result. */
 export class RuntimeMismatch extends ShoalError {
+  override readonly name = "RuntimeMismatch";
   constructor(problem: string) {
     super("runtime_mismatch", problem, "this device does not train this task; update the browser or the runtime");
   }
@@ -64,6 +68,7 @@ export class RuntimeMismatch extends ShoalError {
 
 /** What this device's user does not let leave. */
 export class NotPermitted extends ShoalError {
+  override readonly name = "NotPermitted";
   constructor(problem: string, fix: string) {
     super("not_permitted", problem, fix);
   }
@@ -71,6 +76,7 @@ export class NotPermitted extends ShoalError {
 
 /** Examples that the task cannot use. */
 export class DataError extends ShoalError {
+  override readonly name = "DataError";
   constructor(problem: string, fix: string) {
     super("data_error", problem, fix);
   }
@@ -78,6 +84,7 @@ export class DataError extends ShoalError {
 
 /** This browser or its storage cannot do what a device needs. */
 export class Unsupported extends ShoalError {
+  override readonly name = "Unsupported";
   constructor(problem: string, fix: string) {
     super("unsupported", problem, fix);
   }
@@ -85,6 +92,7 @@ export class Unsupported extends ShoalError {
 
 /** The disk share that the browser grants is full. */
 export class StorageFull extends ShoalError {
+  override readonly name = "StorageFull";
   constructor(problem: string) {
     super("storage_full", problem, "free space on this device, or keep fewer examples (retention.count)");
   }
@@ -102,6 +110,7 @@ export function raised({ code, problem, fix }: Told): ShoalError {
 
 /** Work that was stopped on purpose: by a signal, or since a condition ended. */
 export class Stopped extends ShoalError {
+  override readonly name = "Stopped";
   constructor(why: string) {
     super("stopped", why, "nothing is lost; it goes on with the next turn");
   }

@@ -34,9 +34,13 @@ export interface components {
          * @description One device's lease on a round: train from `version`, report before `deadline`.
          *
          *         `version` is the digest of the model to start from, so that a late download can never bring the next one.
+         *         `checkpoint` is that of what belongs to the version beside its arrays, for tasks with a rule whose trees devices
+         *         share; "" when there is nothing yet.
          */
         Assignment: {
             attempt: number;
+            /** @default  */
+            checkpoint: string;
             deadline: number;
             device: string;
             id: string;
@@ -318,11 +322,14 @@ export interface components {
          * HeadsReply
          * @description Where a task's heads stand: the version that rounds train from, the one that is served, and the one on trial.
          *
-         *         While `held`, nothing is promoted but by a person. `steps` is what happened to versions, oldest first.
+         *         While `held`, nothing is promoted but by a person. `steps` is what happened to versions, oldest first, `refusals`
+         *         which devices keep another version because that one does not work there, and why.
          */
         HeadsReply: {
             candidate: number | null;
             held: boolean;
+            /** @default [] */
+            refusals: components["schemas"]["Refusal"][];
             serving: number;
             steps: components["schemas"]["Step"][];
             task: string;
@@ -588,6 +595,15 @@ export interface components {
             digest: string;
             /** @default  */
             signature: string;
+        };
+        /**
+         * Refusal
+         * @description A device found that a version does not work there, and kept the one that it had.
+         */
+        Refusal: {
+            device: string;
+            number: number;
+            reason: string;
         };
         /**
          * ReleaseRequest
@@ -1174,6 +1190,7 @@ export type Pins = components['schemas']['Pins'];
 export type PromoteRequest = components['schemas']['PromoteRequest'];
 export type Rate = components['schemas']['Rate'];
 export type Receipt = components['schemas']['Receipt'];
+export type Refusal = components['schemas']['Refusal'];
 export type ReleaseRequest = components['schemas']['ReleaseRequest'];
 export type RenewReply = components['schemas']['RenewReply'];
 export type ReportHead = components['schemas']['ReportHead'];

@@ -19,6 +19,10 @@ export interface Runtime {
 type Module = typeof Ort;
 type Provider = "wasm" | "webgpu" | "cpu";
 
+/** What Node is asked for where no runtime is named: native code first. */
+const PACKAGES = ["onnxruntime-node", "onnxruntime-web"];
+const MOST_THREADS = 4;
+
 const TYPES: Readonly<Record<DType, Ort.Tensor.Type>> = {
   F64: "float64",
   F32: "float32",
@@ -36,10 +40,11 @@ const DTYPES: Readonly<Record<string, DType>> = Object.fromEntries(
 
 /** Where the runtime's files lie, and whether a graphics processor may be tried first. */
 export interface RuntimeSettings {
-  /** The address of the folder with ort.wasm.min.mjs, or the name of an installed package. */
+  /** The address of the folder with ort.wasm.min.mjs (ends in "/"), or the name of an installed package. */
   readonly from: string;
+  /** Try WebGPU first, which needs ort.webgpu.min.mjs and its files in the folder too: 27 MB. */
   readonly webgpu?: boolean;
-  /** Threads, where the page is cross-origin isolated; 1 elsewhere. */
+  /** Threads, where the page is cross-origin isolated (half of the processors, at most 4); 1 elsewhere. */
   readonly threads?: number;
 }
 
@@ -51,37 +56,73 @@ export function located(settings: RuntimeSettings = { from: "" }): RuntimeSettin
 }
 
 /** Return the runtimes of this device, the fastest first: each has to prove itself before it trains. */
-export async function runtimes({ from, webgpu = false, threads = 1 }: RuntimeSettings): Promise<Runtime[]> {
-  const isFolder = from.endsWith("/");
-  const file = webgpu ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs";
-  const ort = (await import(/* @vite-ignore */ isFolder ? `${from}${file}` : from)) as Module;
-  if (isFolder) ort.env.wasm.wasmPaths = from;
-  ort.env.logLevel = "error";
-  ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? threads : 1;
-  const base: Provider = from === "onnxruntime-node" ? "cpu" : "wasm";
-  const plain = [opened(ort, base, "all"), opened(ort, base, "disabled")];
-  return webgpu && "gpu" in navigator ? [opened(ort, "webgpu", "all"), ...plain] : plain;
+export async function runtimes(settings: RuntimeSettings): Promise<Runtime[]> {
+  const { from, webgpu = false } = settings;
+  const sources = from === "" ? PACKAGES : [from];
+  const plain = sources.flatMap((source) => [opened(settings, source, "all"), opened(settings, source, "disabled")]);
+  return webgpu && (await hasGraphics()) ? [opened(settings, from, "all", "webgpu"), ...plain] : plain;
 }
 
-function opened(ort: Module, provider: Provider, optimized: "all" | "disabled"): Runtime {
+/** Whether there is a graphics processor that WebGPU may use; a browser may know WebGPU and have none. */
+async function hasGraphics(): Promise<boolean> {
+  const { gpu } = globalThis.navigator as { readonly gpu?: { requestAdapter(): Promise<unknown> } };
+  return (await gpu?.requestAdapter()) != null;
+}
+
+function opened(settings: RuntimeSettings, source: string, optimized: "all" | "disabled", graphics?: "webgpu"): Runtime {
+  const provider: Provider = graphics ?? (source === "onnxruntime-node" ? "cpu" : "wasm");
+  const threads = provider === "wasm" ? threadsOf(settings) : 1;
   const options: Ort.InferenceSession.SessionOptions = {
     executionProviders: [provider],
     graphOptimizationLevel: optimized,
     logSeverityLevel: 3,
   };
+  const words = [provider, ...(threads > 1 ? [`with ${threads} threads`] : []), ...(optimized === "all" ? [] : ["without optimizations"])];
+  const queue = new Queue();
   return {
-    name: optimized === "all" ? provider : `${provider} without optimizations`,
-    open: async (graph) => new OrtGraph(ort, await ort.InferenceSession.create(graph, options)),
+    name: words.join(" "),
+    open: async (graph) => {
+      const ort = await loaded(source, provider, threads);
+      return new OrtGraph(ort, await ort.InferenceSession.create(graph, options), queue);
+    },
   };
+}
+
+async function loaded(source: string, provider: Provider, threads: number): Promise<Module> {
+  const isFolder = source.endsWith("/");
+  const file = provider === "webgpu" ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs";
+  const ort = (await import(/* @vite-ignore */ isFolder ? `${source}${file}` : source)) as Module;
+  if (isFolder) ort.env.wasm.wasmPaths = source;
+  ort.env.logLevel = "error";
+  ort.env.wasm.numThreads = threads;
+  return ort;
+}
+
+function threadsOf({ threads }: RuntimeSettings): number {
+  if (!globalThis.crossOriginIsolated) return 1;
+  return threads ?? Math.max(1, Math.min(MOST_THREADS, Math.floor(navigator.hardwareConcurrency / 2)));
+}
+
+/** One thing after the other: a session on a graphics processor refuses to run twice at once. */
+class Queue {
+  #last: Promise<unknown> = Promise.resolve();
+
+  next<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(work);
+    this.#last = done.catch(() => undefined); // whoever asked for it is told
+    return done;
+  }
 }
 
 class OrtGraph implements Graph {
   readonly #ort: Module;
   readonly #session: Ort.InferenceSession;
+  readonly #queue: Queue;
 
-  constructor(ort: Module, session: Ort.InferenceSession) {
+  constructor(ort: Module, session: Ort.InferenceSession, queue: Queue) {
     this.#ort = ort;
     this.#session = session;
+    this.#queue = queue;
   }
 
   get inputs(): readonly string[] {
@@ -95,7 +136,7 @@ class OrtGraph implements Graph {
       const { dtype, shape, values } = given.get(name)!;
       feeds[name] = new this.#ort.Tensor(TYPES[dtype], values as Float32Array, [...shape]) as Ort.Tensor;
     }
-    const results = await this.#session.run(feeds);
+    const results = await this.#queue.next(() => this.#session.run(feeds));
     return new Map(Object.entries(results).map(([name, result]) => [name, read(result)]));
   }
 }

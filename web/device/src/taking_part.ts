@@ -111,10 +111,10 @@ export class TakingPart {
   }
 
   async #givenBack({ id }: Assignment, error: ShoalError): Promise<void> {
-    const stopped = error instanceof Stopped;
-    const why = stopped ? `stopped: ${error.problem}` : `${error.code}: ${error.message}`;
+    const why = error instanceof Stopped ? `stopped: ${error.problem}` : `${error.code}: ${error.message}`;
+    const again = error instanceof Stopped || error instanceof StorageFull; // another time it may go well
     try {
-      await this.#connection.release(id, why, stopped);
+      await this.#connection.release(id, why, again);
     } catch (failed) {
       if (!(failed instanceof ShoalError)) throw failed;
       this.#emitter.emit("error", failed); // the coordinator takes the place back when its lease is over
