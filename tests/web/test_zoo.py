@@ -9,7 +9,7 @@ import pytest
 
 from tests.plan import zoo
 from tests.plan.exported import STEPS, exported, folder
-from tests.web.early import program
+from tests.web.browser import program
 
 pytestmark = pytest.mark.processes
 
