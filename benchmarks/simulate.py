@@ -7,7 +7,8 @@
 Every line is measured in a process of its own, by processor time: the numbers hold on a machine that is shared, as far
 as its caches are not. The first rounds, which import, trace and compile, count for `cold_start_s` (process start to the
 end of round 1) and `warm_cpu_s`, not for `updates_per_cpu_s`. `grown_mb` is by how much the peak of memory rose after
-them. `loss` is that of the model after one more round than the workload says, which all simulators can be compared by.
+them, `own_share` the part of the CPU seconds that workers do not take over. `loss` is that of the model after one more
+round than the workload says, by which all simulators can be compared.
 
 The scripts of the peers are in `benchmarks/peers`, with what to install; each needs a venv of its own.
 """
@@ -22,6 +23,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+
+from processes import processes
 
 ROUNDS = {"w1": 400, "w1_1000": 60, "w2": 11, "w3": 200, "million": 60}
 """Rounds after the warm-up that are measured: enough for a second or more."""
@@ -43,9 +46,10 @@ SURROUNDINGS = {
 """Environment of a peer: one thread, as Shoal has."""
 
 
-def cpu_seconds() -> float:
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+def cpu_seconds() -> tuple[float, float]:
+    """Return the CPU seconds of this process, and those of it and its children, which still live."""
+    own = time.process_time()
+    return own, own + sum(cpu for _, parent, cpu in processes() if parent == os.getpid())
 
 
 def peak_mb() -> float:
@@ -68,11 +72,12 @@ class Given:
 class Meter:
     """Notes what had been spent when rounds ended."""
 
-    def __init__(self, spawned: float, compared: int) -> None:
+    def __init__(self, spawned: float, compared: int, last: int) -> None:
         self.spawned = spawned
         self.compared = compared
+        self.last = last
         self.cold = 0.0
-        self.warm = 0.0
+        self.warm = self.end = (0.0, 0.0)
         self.peak = 0.0
         self.params: Any = None
 
@@ -84,6 +89,8 @@ class Meter:
             self.warm, self.peak = cpu_seconds(), peak_mb()
         if number == self.compared:
             self.params = run.params
+        if number == self.last:
+            self.end = cpu_seconds()
 
 
 def measure(name: str, trainer: str, workers: int, spawned: float, rounds: int) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def measure(name: str, trainer: str, workers: int, spawned: float, rounds: int) 
     million = name == "million"
     rows = [] if million else workloads.data(work)
     source = workloads.Drawn(work) if million else rows
-    meter = Meter(spawned, work.rounds + 1)
+    meter = Meter(spawned, work.rounds + 1, total)
     task = workload_tasks.task(name)
     run = shoal.simulate(
         task,
@@ -113,18 +120,19 @@ def measure(name: str, trainer: str, workers: int, spawned: float, rounds: int) 
         selection=None if million else Given(workloads.cohorts(work, total)),
         callbacks=[meter],
     )
-    spent = cpu_seconds() - meter.warm
+    own, spent = (after - before for before, after in zip(meter.warm, meter.end, strict=True))
     test = workloads.Drawn(work).many(["0"])[0] if million else workloads.test_rows(name, rows)
     return {
         "workload": name,
         "trainer": trainer,
         "chosen": run.choice.trainer,
         "workers": workers,
+        "own_share": round(own / spent, 3),
         "updates_per_cpu_s": round((total - WARM) * work.cohort / spent, 1),
         "peak_rss_mb": round(peak_mb(), 1),
         "grown_mb": round(peak_mb() - meter.peak, 1),
         "cold_start_s": round(meter.cold, 2),
-        "warm_cpu_s": round(meter.warm, 2),
+        "warm_cpu_s": round(meter.warm[1], 2),
         "loss": round(evaluate(task, meter.params, client_data("test", test))["loss"], 5),
         "updates_per_wall_s": round(
             sum(row.reports for row in run.history[WARM:]) / sum(row.seconds for row in run.history[WARM:]), 1
