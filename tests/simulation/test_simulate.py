@@ -1,5 +1,6 @@
 """A simulated run: the versions of the real rounds, its history, its clients."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -71,6 +72,25 @@ def test_the_history_is_a_table_of_rounds():
     assert "<th>test_mae</th>" in html
     with pytest.raises(ConfigurationError, match="no column 'accuracy'"):
         run.history.column("accuracy")
+
+
+@pytest.mark.slow
+def test_the_history_as_a_data_frame_and_as_a_drawing():
+    test = (CLIENTS["c4"].arrays["x"], CLIENTS["c4"].arrays["y"])
+    history = shoal.simulate(regression_task(PLAN, test=test), CLIENTS, rounds=3, trainer="loop").history
+    assert history.to_polars().to_dicts() == history.rows()
+    assert history.to_pandas().to_dict("records") == history.rows()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # matplotlib's own
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib import pyplot
+
+        axes = history.plot()
+        pyplot.close("all")
+    assert [line.get_label() for line in axes.lines] == ["loss", "test_loss"]
+    assert axes.lines[1].get_ydata().tolist() == history.column("test_loss")
 
 
 def test_the_model_of_a_run_has_its_params():
