@@ -24,6 +24,7 @@ from shoal.remote.objects import Held, Objects
 from shoal.remote.operators import Operator
 from shoal.remote.provenance import Run
 from shoal.remote.shapes import empty, layout
+from shoal.train.startup import light_calls
 
 Values = list[Any]
 
@@ -107,11 +108,12 @@ class Program:
 def build(asked: frames.Define, operators: Sequence[Operator | Failure], objects: Objects) -> Program:
     """Return the program of a definition. Raises BadRequest for a malformed one, Poisoned for a failed input."""
     building = _Building(asked, objects)
-    for step in asked.steps:
-        operator = operators[step[0]]
-        if isinstance(operator, Failure):
-            raise operator.error()
-        building.add(operator, step)
+    with light_calls():
+        for step in asked.steps:
+            operator = operators[step[0]]
+            if isinstance(operator, Failure):
+                raise operator.error()
+            building.add(operator, step)
     return building.program()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from shoal.remote.operators import Operator
+from shoal.train.startup import light_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def results(
     if found is None:
         if len(_results) > 100_000:
             _results.clear()
-        given = operator.call(*(meta(each) for each in args), **{name: meta(each) for name, each in kwargs.items()})
+        with light_calls():
+            given = operator.call(*(meta(each) for each in args), **{name: meta(each) for name, each in kwargs.items()})
         found = _results[key] = _described(operator, given)
     return found
 
