@@ -15,6 +15,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from itertools import cycle, islice, pairwise
 from pathlib import Path
@@ -26,7 +27,6 @@ from torch.nn import functional
 
 BATCH = 8
 BATCHES = 50
-TURNS = 5
 
 Step = Callable[[Any, Any], Any]
 
@@ -84,10 +84,10 @@ def there(pid: int) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) / 1e9 for task in Path(f"/proc/{pid}/task").iterdir())
 
 
-def timed(count: int, run: Callable[[int], None], clock: Callable[[], float] = here) -> float:
-    began = clock()
+def timed(count: int, run: Callable[[int], None]) -> float:
+    began = here()
     run(count)
-    return (clock() - began) / count
+    return (here() - began) / count
 
 
 def over(batches: list[Any], step: Step) -> Callable[[int], None]:
@@ -107,7 +107,8 @@ class Worker:
     """A worker process and the handle of it."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "shoal", "worker", "--name", "bob", "--port", "0", "--json"]
+        self.home = tempfile.TemporaryDirectory()
+        command = [sys.executable, "-m", "shoal", "worker", "--home", self.home.name, "--port", "0", "--json"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())
@@ -115,19 +116,20 @@ class Worker:
 
         self.handle = shoal.connect(told["url"], token=told["tokens"]["researcher"])
 
-    def client(self) -> float:
-        return here()
-
-    def both(self) -> float:
-        return here() + there(self.process.pid)
+    def timed(self, count: int, run: Callable[[int], None]) -> tuple[float, float]:
+        """CPU seconds of a step in this process and in the worker's."""
+        began = there(self.process.pid)
+        client = timed(count, run)
+        return client, (there(self.process.pid) - began) / count
 
     def end(self) -> None:
         self.handle.close()
         self.process.terminate()
         self.process.wait(30)
+        self.home.cleanup()
 
 
-def measure(case: str, worker: Worker, count: int) -> dict[str, float]:
+def measure(case: str, worker: Worker, count: int, turns: int) -> dict[str, float]:
     import shoal
 
     bob = worker.handle
@@ -144,27 +146,28 @@ def measure(case: str, worker: Worker, count: int) -> dict[str, float]:
         recorded = shoal.record(step)
         ways[way] = over(batches, recorded) if way == "recorded" else _repeated(recorded, batches)
         over(batches, recorded)(5)
-    clocks = {"plain": here, "eager": worker.client, "recorded": worker.both, "repeat": worker.both}
     for run in ways.values():
         run(BATCHES)
     bob.sync()
-    times: dict[str, list[float]] = {way: [] for way in ways}
+    times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     traffic: dict[str, tuple[float, float, float]] = {}
-    for _ in range(TURNS):
+    for _ in range(turns):
         for way, run in ways.items():
             before = (bob.traffic.waits, bob.traffic.messages_sent, bob.traffic.bytes_sent + bob.traffic.bytes_received)
-            times[way].append(timed(count, _settled(run, bob, way), clocks[way]))
+            times[way].append(worker.timed(count, _settled(run, bob, way)))
             after = (bob.traffic.waits, bob.traffic.messages_sent, bob.traffic.bytes_sent + bob.traffic.bytes_received)
             traffic[way] = tuple((b - a) / count for a, b in zip(before, after, strict=True))  # type: ignore[assignment]
-    base = statistics.median(times["plain"])
-    ratio = {way: statistics.median(each) / base for way, each in times.items()}
+    base = statistics.median(client for client, _ in times["plain"])
+    ratio = {way: statistics.median(map(sum, each)) / base for way, each in times.items()}
+    of_client = statistics.median(client for client, _ in times["eager"]) / base
     settling = 1 / count  # the wait at the end of a turn, which is not of a step
     return {
         "plain_ms": round(base * 1000, 4),
         "eager_round_trips_per_step": round(traffic["eager"][0] - settling, 6),
         "eager_messages_per_step": round(traffic["eager"][1], 4),
         "eager_bytes_per_step": round(traffic["eager"][2], 1),
-        "eager_client_cpu_ratio": round(ratio["eager"], 3),
+        "eager_client_cpu_ratio": round(of_client, 3),
+        "eager_worker_cpu_ratio": round(ratio["eager"] - of_client, 3),
         "recorded_messages_per_step": round(traffic["recorded"][1], 4),
         "recorded_bytes_per_step": round(traffic["recorded"][2], 1),
         "recorded_cpu_ratio": round(ratio["recorded"], 3),
@@ -203,14 +206,14 @@ def answer_untouched(count: int) -> None:
         print(timed(count, run), flush=True)
 
 
-def slowdown(count: int) -> float:
+def slowdown(count: int, turns: int) -> float:
     with subprocess.Popen(untouched(count), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         run = local("sgd")
         run(BATCHES)
         ratios = []
-        for _ in range(2 * TURNS):
+        for _ in range(2 * turns):
             process.stdin.write("\n")
             process.stdin.flush()
             without = float(process.stdout.readline())
@@ -223,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one object on one line")
     parser.add_argument("--steps", type=int, default=150, help="steps of a turn")
+    parser.add_argument("--turns", type=int, default=5, help="turns of which the median counts")
     parser.add_argument("--only", choices=list(CASES), help="measure one case")
     parser.add_argument("--untouched", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -233,10 +237,10 @@ def main() -> None:
     torch.set_num_threads(1)
     worker = Worker()
     try:
-        found = {case: measure(case, worker, given.steps) for case in CASES if given.only in (None, case)}
+        found = {case: measure(case, worker, given.steps, given.turns) for case in CASES if given.only in (None, case)}
         result: dict[str, Any] = {
             **found.pop("sgd", {}),
-            "local_slowdown_ratio": round(slowdown(given.steps), 3),
+            "local_slowdown_ratio": round(slowdown(given.steps, given.turns), 3),
             **found,
         }
     finally:

@@ -18,7 +18,7 @@ def test_the_page_works_as_typed(tmp_path, capsys, monkeypatch):
     page = blocks("remote.md")
     monkeypatch.chdir(tmp_path)
     shutil.copy(shoal.data.boston.__file__.replace("boston.py", "boston_house_prices.csv"), "boston.csv")
-    [said] = re.findall(r"```toml\n(.*?)```", (FOLDER / "remote.md").read_text(), re.DOTALL)
+    said, *_ = re.findall(r"```toml\n(.*?)```", (FOLDER / "remote.md").read_text(), re.DOTALL)
     (tmp_path / "boston.toml").write_text(said)
     [command] = [block for block in page if block.marks.get("terminal") == "owner"]
     words = shlex.split(command.text)

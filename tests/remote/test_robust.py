@@ -18,11 +18,13 @@ from shoal.core.errors import (
 )
 from shoal.remote import frames
 from shoal.remote.catalogue import Catalogue, DataSet
+from shoal.remote.channel import Broken
 from shoal.remote.frames import Batch, Failed, Get, Hello, Put, Welcome
 from shoal.remote.host import Host, Tokens
-from shoal.remote.labels import OwnOnly
 from shoal.remote.limits import Limits
+from shoal.remote.policy import Policy
 from shoal.remote.reception import Reception
+from shoal.remote.rules import Desk
 from shoal.remote.session import Patience, Session
 from shoal.remote.visit import Visit
 from tests.remote.test_training import net, rows, same, train
@@ -51,7 +53,7 @@ class Client:
 
 
 def host(**limits):
-    return Host("bob", Tokens({"alice": "a", "carol": "c"}), Catalogue(), Limits(**limits))
+    return Host("bob", Tokens({"alice": "a", "carol": "c"}), Catalogue(), Limits(**limits), Desk(Policy()).rules)
 
 
 def put(ident, value):
@@ -63,6 +65,21 @@ def _bytes(value):
 
 
 # ---- lines that break
+
+
+def test_a_dead_worker_does_not_hold_up_another():
+    alice, bob = shoal.VirtualWorker("alice"), shoal.VirtualWorker("bob")
+    x, y = alice.send(torch.ones(2)), bob.send(torch.ones(2))
+    alice.session._dial = refused
+    alice.session._channel.close()
+    doubled = x * 2
+    assert (y * 2).get().tolist() == [2.0, 2.0]
+    alice.session._dial = alice._dial
+    assert doubled.get().tolist() == [2.0, 2.0]
+
+
+def refused(hear):
+    raise Broken
 
 
 def test_a_line_that_loses_messages_changes_nothing():
@@ -199,6 +216,9 @@ def test_an_operator_that_fails_raises_what_torch_raises_where_the_result_is_ask
         after.get()
     assert isinstance(raised.value, RemoteFailure)
     assert "embedding" in str(raised.value)
+    [note] = raised.value.__notes__
+    assert note.startswith("At the worker:\n  shoal/remote/")
+    assert "IndexError: index out of range" in note
     assert words.sum().item() == 15  # the rest goes on
 
 
@@ -210,6 +230,7 @@ def test_an_operator_that_fails_on_the_owners_data_says_nothing():
         found.get()
     assert "9" not in str(raised.value)
     assert "range" not in str(raised.value)
+    assert not getattr(raised.value, "__notes__", [])
 
 
 # ---- what one client may take
@@ -242,7 +263,7 @@ def test_sessions_are_capped():
 
 def test_processor_time_is_capped():
     clock = iter(range(0, 1000, 10))
-    visit = Visit("alice", OwnOnly(), Limits(seconds=25), Catalogue(), lambda: float(next(clock)))
+    visit = Visit("alice", Desk(Policy()).rules("alice"), Limits(seconds=25), Catalogue(), lambda: float(next(clock)))
     heard = []
     for at in range(3):
         visit.take(frames.encode(put(at, 1.0)), 0, heard.append)

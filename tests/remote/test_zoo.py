@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import shoal
+from shoal.core.errors import WrongPlace
 from tests.remote.test_training import net, rows, same, train
 
 OPTIMIZERS = {
@@ -50,6 +52,60 @@ def test_every_optimizer(name):
     train(remote, x, y, before, epochs=1)
     train(local, x, y, here, epochs=1)
     assert same(remote, local)
+
+
+def test_muon():
+    weights = [torch.randn(4, 3), torch.randn(3, 4)]
+    x, bob = torch.randn(5, 4), shoal.VirtualWorker("bob")
+    here = [nn.Parameter(each.clone()) for each in weights]
+    there = [nn.Parameter(bob.send(each)) for each in weights]
+    for parameters, data in ((here, x), (there, bob.send(x))):
+        optimizer = torch.optim.Muon(parameters, lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (data @ parameters[0] @ parameters[1]).square().mean().backward()
+            optimizer.step()
+    assert all(torch.equal(one, other.detach().get()) for one, other in zip(here, there, strict=True))
+
+
+def test_lbfgs():
+    local, (x, y) = net(), rows()
+    remote, bob = copy.deepcopy(local), shoal.VirtualWorker("bob")
+    shoal.send(remote, bob)
+    for model, data, target in ((local, x, y), (remote, bob.send(x), bob.send(y))):
+        optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
+
+        def closure():
+            optimizer.zero_grad()  # noqa: B023
+            loss = functional.mse_loss(model(data), target)  # noqa: B023
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+    assert same(shoal.get(remote), local)
+
+
+def test_a_remote_module_can_be_copied_and_not_pickled():
+    model, bob = net(), shoal.VirtualWorker("bob")
+    shoal.send(model, bob)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        model[0].weight.zero_()
+    assert type(copied[0].weight) is type(model[0].weight)
+    assert not same(shoal.get(model), shoal.get(copied))
+    with pytest.raises(WrongPlace, match="cannot be written to a file"):
+        pickle.dumps(bob.send(torch.ones(2)))
+
+
+def test_torch_makes_tensors_there():
+    bob = shoal.VirtualWorker("bob")
+    with bob.here():
+        made = [torch.zeros(3, device="remote"), torch.arange(3, device="remote"), torch.ones(3).to("remote")]
+        drawn = torch.randn(1000, device="remote")
+    assert [each.tolist() for each in made] == [[0.0] * 3, [0, 1, 2], [1.0] * 3]
+    assert abs(drawn.mean().item()) < 0.2
+    assert torch.zeros_like(drawn).location is bob
 
 
 def step(model, loss, x, y, optimizer):

@@ -44,7 +44,7 @@ def log_to_stderr(as_json: bool) -> None:
     output.setFormatter(form)
     logging.basicConfig(level=logging.INFO, handlers=[output], force=True)
     # what these say at INFO is in our own lines
-    for name in ("uvicorn", "httpx"):
+    for name in ("uvicorn", "httpx", "websockets"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal.cli.ending import reported
-from shoal.cli.options import Json, StopWithStdin
+from shoal.cli.options import Json, StopWithStdin, size
 from shoal.cli.output import print_json
 from shoal.cli.stdin import stop_when_closed
 from shoal.core.errors import ConfigurationError
@@ -50,6 +50,11 @@ Insecure = Annotated[
     bool, typer.Option("--insecure-ws", help="Listen beyond this machine without TLS, as behind a proxy that has it.")
 ]
 Lease = Annotated[float, typer.Option(min=0.0, help="Seconds for which tensors of a client that is gone are kept.")]
+Memory = Annotated[
+    int, typer.Option("--memory", metavar="SIZE", parser=size, help="The most that one client's tensors may take.")
+]
+Clients = Annotated[int, typer.Option(min=1, help="Sessions at once.")]
+Hours = Annotated[float, typer.Option(min=0.0, help="Processor hours that one session may use.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads that one operator may use.")]
 
 
@@ -68,6 +73,9 @@ def worker(
     key: CertKey = None,
     insecure_ws: Insecure = False,
     lease: Lease = 60.0,
+    memory: Memory = "4GiB",  # type: ignore[assignment]  # typer parses it
+    clients: Clients = 64,
+    hours: Hours = 24.0,
     threads: Threads = 1,
     as_json: Json = False,
     stop_with_stdin: StopWithStdin = False,
@@ -106,7 +114,8 @@ def worker(
         told: dict[str, object] = {"url": address(lock.scheme, listener), "name": name}
         told["tokens"] = tokens if fresh and token_file is None else None
         told["fingerprint"] = lock.fingerprint()
-        served = WorkerHost(name, Tokens(tokens), catalogue, Limits(lease=lease), desk.rules)
+        limits = Limits(bytes=memory, seconds=hours * 3600, clients=clients, lease=lease)
+        served = WorkerHost(name, Tokens(tokens), catalogue, limits, desk.rules)
         run(served, listener, lock.context(), lambda: print_json(told) if as_json else _announce(told, token_file))
 
 

@@ -162,6 +162,7 @@ class Failed(msgspec.Struct, array_like=True, tag=5, frozen=True):
     fix: str
     kind: str = ""
     """Python's class of a kernel's error, such as IndexError."""
+    trace: str = ""
 
 
 Reply: TypeAlias = Welcome | Credit | Value | Part | Answer | Failed

@@ -112,6 +112,7 @@ class _Connection:
     def __init__(self, host: Host, connection: ServerConnection, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
         self._loop = loop
+        self._log = log.bind(person=connection.username, address=str(connection.remote_address))
         self._most = host.limits.window_bytes + 2 * host.limits.frame
         self._waiting = 0
         self._inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -136,6 +137,7 @@ class _Connection:
             self._inbox.put(None)
 
     def _carry_out(self) -> None:
+        self._log.info("came")
         while (message := self._inbox.get()) is not None:
             self._waiting -= len(message)
             self._reception.take(message)
@@ -143,6 +145,7 @@ class _Connection:
                 self._soon(self._connection.close())
                 break
         self._reception.lost()
+        self._log.info("gone", for_good=self._reception.over)
 
     def _say(self, data: bytes) -> None:
         self._soon(self._connection.send(data))

@@ -88,6 +88,8 @@ class Session:
         self._lost = False
         """Whether the newest line is over, perhaps before its greeting was answered."""
         self._ended: ShoalError | None = None
+        self._hurry = False
+        """Whether a broken line can wait until somebody needs it."""
         self._sent = 0
         self._unsure: deque[_Sent] = deque()
         self._unsure_steps = self._unsure_bytes = 0
@@ -189,6 +191,19 @@ class Session:
             if steps or gone or names:
                 self._send(Batch(names, steps, gone), max(1, sum(frames.weight(step) for step in steps)))
 
+    def nudge(self) -> None:
+        """Send what was gathered if that needs no waiting."""
+        if not self._order.acquire(blocking=False):
+            return
+        try:
+            greeting, ended = self._greeting, self._ended is not None or self._broken
+            if not ended and self._unsure_steps <= greeting.window and self._unsure_bytes <= greeting.window_bytes:
+                self._hurry = True
+                self.flush()
+        finally:
+            self._hurry = False
+            self._order.release()
+
     def close(self) -> None:
         """Leave: the worker frees everything at once."""
         with self._order:
@@ -226,7 +241,8 @@ class Session:
             self._unsure_steps += weight
             self._unsure_bytes += len(data)
             channel = None if self._broken else self._channel
-        if channel is None or not self._say(channel, data):
+        said = channel is not None and self._say(channel, data)
+        if not said and not self._hurry:
             self._connect()
 
     def _say(self, channel: Channel, data: bytes) -> bool:
@@ -266,8 +282,8 @@ class Session:
 
     def _ask(self, question: Callable[[int, int], Get | Ask]) -> Any:
         for session in list(_open):  # nobody works while its client stands still
-            if session is not self and session._ended is None:
-                session.flush()
+            if session is not self:
+                session.nudge()
         request = next(self._requests)
         self.traffic.waits += 1
         began = self._clock()
@@ -334,22 +350,24 @@ class Session:
                 self._begin(said)
             case Part() if self._arriving is not None:
                 self._arriving[1].add(said.data)
-            case Answer():
+            case Answer() if said.request in self._waiting:
                 self._answers[said.request] = said.value
             case Failed(request=0):
                 self._ended = Failure(said.code, said.problem, said.fix, said.kind).error()
-            case Failed():
-                self._answers[said.request] = Failure(said.code, said.problem, said.fix, said.kind)
+            case Failed() if said.request in self._waiting:
+                self._answers[said.request] = Failure(said.code, said.problem, said.fix, said.kind, said.trace)
         if self._arriving is not None and self._arriving[1].complete:
             request, arrived = self._arriving
-            self._answers[request], self._arriving = arrived.tensor, None
+            self._arriving = None
+            if request in self._waiting:  # who asked may have been interrupted
+                self._answers[request] = arrived.tensor
         if not isinstance(said, Part):
             self._forget(said.done)
 
     def _begin(self, value: Value) -> None:
         if value.data is None:
             self._arriving = (value.request, Arriving(value))
-        else:
+        elif value.request in self._waiting:
             self._answers[value.request] = tensor_of(value.dtype, value.shape, value.data)
 
     def _forget(self, done: int) -> None:

@@ -234,6 +234,8 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return fetch(args[0]).item()
     if func is aten._to_copy.default and _leaves(kwargs):
         return aten._to_copy.default(fetch(args[0]), **kwargs)
+    if func is aten.copy_.default and not isinstance(args[1], RemoteTensor):  # as `tensor.to("remote")` does
+        args = (args[0], wrapped(args[0].location, args[1]), *args[2:])
     whole = WHOLE.get(func)
     if whole is not None:  # in inference mode torch takes nothing apart before
         return whole(*args, **kwargs)
@@ -327,8 +329,7 @@ def _copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = 
     del non_blocking
     if not isinstance(target, RemoteTensor):
         raise WrongPlace("a remote tensor copied into a local one", "fetch it: tensor.get()")
-    sent = source if isinstance(source, RemoteTensor) else wrapped(target.location, source)
-    dispatch(aten.copy_.default, (target, sent), {})  # torch itself would come back here
+    dispatch(aten.copy_.default, (target, source), {})  # torch itself would come back here
     return target
 
 

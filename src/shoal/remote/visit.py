@@ -180,7 +180,7 @@ class Visit:
         return (self._failed(asked.request, failure),)
 
     def _failed(self, request: int, failure: Failure) -> Failed:
-        return Failed(request, self.done, failure.code, failure.problem, failure.fix, failure.kind)
+        return Failed(request, self.done, failure.code, failure.problem, failure.fix, failure.kind, failure.trace)
 
     def _value(self, asked: Get) -> tuple[Reply, ...]:
         held = self.executor.objects.find(asked.ident)
