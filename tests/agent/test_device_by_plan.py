@@ -12,7 +12,15 @@ import shoal.plan
 from shoal.agent.device import Device
 from shoal.agent.policy import Policy
 from shoal.agent.standing import DeviceSettings
-from shoal.core.errors import ConfigurationError, CorruptStore, DataError, NotFound, RuntimeMismatch, TaskError
+from shoal.core.errors import (
+    ConfigurationError,
+    CorruptStore,
+    DataError,
+    NotExportable,
+    NotFound,
+    RuntimeMismatch,
+    TaskError,
+)
 from shoal.core.task import LocalPlan
 from shoal.plan.run import Plan
 from shoal.researcher import coordinator as publishing
@@ -259,3 +267,15 @@ def test_a_model_with_buffers_and_dropout_is_personalised(federation: Federation
         assert done.kept
         assert done.after < done.before / 2
         assert device.sync()
+
+
+def test_a_task_that_cannot_be_exported_is_not_published_unless_its_code_is_trusted(federation: Federation):
+    def loss(output, target):
+        return ((output - target) ** 2).mean() if output.sum() > 0 else (output - target).abs().mean()
+
+    task = offset_task(loss=loss)
+    with pytest.raises(NotExportable, match=rf"_local_scalar_dense.* at {__file__}:\d+") as raised:
+        federation.researcher.publish(task, rounds=1, goal=1)
+    assert "plan=False" in raised.value.fix
+    assert federation.researcher.tasks() == []
+    assert federation.researcher.publish(task, rounds=1, goal=1, plan=False).spec.exported == ""

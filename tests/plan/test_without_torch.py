@@ -1,0 +1,146 @@
+"""A Python without torch: an agent and a `shoal.Device` take part in rounds of a real coordinator by the task's plan.
+
+The environment is made by `pip install shoal[onnx]`, once for each set of dependencies; the sources are these.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import shoal
+from shoal.data import Table, write_csv
+from shoal.testing.server_process import ServerProcess
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
+
+TOP = Path(__file__).parents[2]
+NAMES = ("a", "b", "c")
+SLOPE = np.float32([1.0, -2.0, 3.0])
+
+DEVICE = """
+import importlib.util, json, sys
+import numpy as np
+import shoal
+
+assert importlib.util.find_spec("torch") is None
+url, home = sys.argv[1:]
+rng = np.random.default_rng(1)
+x = rng.standard_normal((60, 3)).astype(np.float32)
+y = (x @ np.float32([1.0, -2.0, 3.0]) + 4).astype(np.float32)
+with shoal.Device.join(url, home=home, plan="slope", token=sys.stdin.readline().strip(), name="ann") as device:
+    error = lambda: float(((device.predict(x) - y) ** 2).mean())
+    device.observe(x, y)
+    before = error()
+    done = device.personalise()
+    personal, serving = error(), device.serving
+    device.run(shoal.Conditions())
+    sys.stdin.readline()  # until the test has seen the rounds
+    device.stop()
+    device.sync()
+    status = device.status()
+    told = {"before": before, "personal": personal, "kept": done.kept, "serving": serving,
+            "version": status.version, "released": status.released, "torch": "torch" in sys.modules}
+    device.leave()
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """Return the interpreter of an environment that has what `shoal[onnx]` asks for, and no torch."""
+    asked = (TOP / "pyproject.toml").read_bytes() + (TOP / "constraints.txt").read_bytes() + sys.version.encode()
+    place = TOP / ".pytest_cache" / "without-torch" / sha256(asked).hexdigest()[:16]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "made").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", str(place)], check=True, timeout=120)
+            install = ["-m", "pip", "install", "-q", "-c", str(TOP / "constraints.txt"), f"{TOP}[onnx]"]
+            subprocess.run([str(place / "bin/python"), *install], check=True, timeout=480)
+            (place / "made").touch()
+    return place / "bin/python"
+
+
+class Slope(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x).squeeze(-1)
+
+
+def rows(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(seed).standard_normal((40, 3)).astype(np.float32)
+    return x, (x @ SLOPE).astype(np.float32)
+
+
+def environment(token: str = "") -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(TOP / "src"), "SHOAL_TOKEN": token}
+
+
+@contextmanager
+def agent(python: Path, server: ServerProcess, folder: Path) -> Iterator[None]:
+    x, y = rows(2)
+    table = Table((*NAMES, "y"), np.column_stack([x, y]).astype(np.float64))
+    write_csv(folder / "rows.csv", table)
+    options = ["--url", server.url, "--name", "bob", "--plan", "slope", "--home", str(folder / "bob")]
+    command = [str(python), "-m", "shoal", "agent", *options, "--data", str(folder / "rows.csv"), "--target", "y"]
+    with (folder / "agent.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(server.enrolment_token))
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_an_agent_and_a_device_without_torch_make_versions_together(python: Path, tmp_path: Path) -> None:
+    told = subprocess.run([str(python), "-c", "import torch"], capture_output=True, text=True, check=False)
+    assert "No module named 'torch'" in told.stderr
+    script = tmp_path / "device.py"
+    script.write_text(DEVICE)
+    local = shoal.LocalPlan(epochs=3, batch_size=8, optimizer=shoal.adam(lr=1e-2))
+    task = shoal.Task("slope", Slope(), nn.functional.mse_loss, local=local, example=rows(0))
+    with ServerProcess(tmp_path / "home", tmp_path / "log") as server:
+        server.start()
+        with shoal.Coordinator.connect(server.url, token=server.admin_token) as coordinator:
+            run = coordinator.publish(task, rounds=3, goal=2)
+            command = [str(python), str(script), server.url, str(tmp_path / "ann")]
+            device = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+            )
+            assert device.stdin is not None
+            device.stdin.write(f"{server.enrolment_token}\n")
+            device.stdin.flush()
+            try:
+                with agent(python, server, tmp_path):
+                    versions = list(run.follow(within=120))
+                said, _ = device.communicate("\n", timeout=120)
+            finally:
+                device.kill()
+                device.wait()
+            records = coordinator.rounds(run.id)
+    assert device.returncode == 0
+    assert [version.reports for version in versions] == [2, 2, 2]
+    assert versions[-1].metrics["loss"] < versions[0].metrics["loss"]
+    assert not any(record.dropped for record in records)
+    found = json.loads(said)
+    assert found["kept"]
+    assert found["personal"] < found["before"]
+    assert (found["serving"], found["version"], found["torch"]) == ("personal", 3, False)
+    assert found["released"] == 3
