@@ -75,7 +75,7 @@ def test_every_strategy_has_a_page_with_its_paper(one: Described):
     for tree in (*one.shared, *(name for name in one.clients if " " not in name), *one.server):
         assert f"`{tree}`" in page
     assert any(f"shoal.{one.name}(" in block for block in code(one.name))
-    assert f"({one.name}.md)" in text("README")
+    assert f"({one.name}.md) | {one.short.partition(',')[0]} | {', '.join(one.valid)} |" in text("README")
 
 
 def test_no_page_is_left_over():

@@ -8,7 +8,11 @@ import pytest
 import shoal
 from shoal.core.errors import PlanError
 from shoal.core.task import RoundPlan
-from shoal.plan.client import followed
+from shoal.plan.client import Part, followed, take_part
+from shoal.plan.exporting import export
+from shoal.train.arrays import read_arrays
+from shoal.train.client import ClientTrainer
+from shoal.train.data import ClientData
 from shoal.train.task import compile_task
 from tests.agent.conftest import federation as federation
 from tests.agent.federation import Federation, line_data, line_task
@@ -51,3 +55,16 @@ def test_rules_that_a_plan_cannot_follow_are_refused(strategy: shoal.Strategy) -
     spec = compile_task(line_task(strategy=strategy), rounds=1, plan=RoundPlan(1)).spec
     with pytest.raises(PlanError, match=f"the local rule '{strategy.name}', which the training step of a plan"):
         followed(spec)
+
+
+def test_the_loss_of_the_version_by_plan() -> None:
+    task = line_task(strategy=shoal.qfedavg(q=2.0))
+    rows, params = line_data("alice", 14).arrays, read_arrays(task.model, task.arrays)
+    client = ClientData("alice", rows, seed=5)
+    wanted, _ = ClientTrainer(task).train(params, {}, task.plan, 1, client, {})
+    found, kept = take_part(export(task), task.arrays, task.plan, params, {}, Part(rows, {}, 5, 1), lambda: None)
+    assert kept == {}
+    assert found.weight == pytest.approx(wanted.weight, rel=1e-4)
+    assert found.extra["denominator"]["value"] == pytest.approx(float(wanted.extra["denominator"]["value"]), rel=1e-4)
+    for name, array in wanted.delta.items():
+        np.testing.assert_allclose(found.delta[name], array, atol=1e-5)

@@ -74,7 +74,7 @@ class LocalRule(Protocol):
 
 def by_plan(rule: LocalRule, plan: LocalPlan) -> bool:
     """Whether the exported training step of a task is enough to follow a rule: one training, of plain gradients."""
-    return not (rule.corrects or rule.measures_start or rule.companion(plan) is not None)
+    return not (rule.corrects or rule.companion(plan) is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

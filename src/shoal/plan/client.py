@@ -33,7 +33,8 @@ def take_part(
     """Return the update that leaves, and all that the client keeps from now on.
 
     `version` holds every array of the model, a version completed by frozen and local ones; `shared` the rule's trees
-    that belong to it. `do` is called after every batch. Raises NotFinite, NoRows.
+    that belong to it. `do` is called after every batch. Raises NotFinite, NoRows, and PlanError for a rule that asks
+    for the version's loss and a plan that measures none.
     """
     at, staying = local.at_round(part.round), staying_of(arrays, local)
     begun = {**version, **{name: part.own[name] for name in staying if name in part.own}}
@@ -42,8 +43,9 @@ def take_part(
     kept = {**part.own, **{name: after.arrays[name] for name in staying}}
     rule = registry.local_rule(local)
     if rule is not None:
+        loss = plan.evaluate(version, part.rows)[0]["loss"] if rule.measures_start else math.nan
         steps = steps_of(after.rows, replace(at, batch_size=plan.manifest.rows or at.batch_size))
-        made, trees = Ruled(rule, arrays).finished(made, at, steps, shared, part.own, math.nan)
+        made, trees = Ruled(rule, arrays).finished(made, at, steps, shared, part.own, loss)
         kept |= trees
     return made, kept
 
