@@ -35,8 +35,12 @@ from shoal.core.serving import Serving as Serving
 from shoal.core.task import Bounds as Bounds
 from shoal.core.task import LocalPlan as LocalPlan
 from shoal.core.task import RoundPlan as RoundPlan
+from shoal.remote.averaging import federated_avg as federated_avg
+from shoal.remote.catalogue import DataSet as DataSet
 from shoal.remote.connect import connect as connect
 from shoal.remote.connect import connect_async as connect_async
+from shoal.remote.federated import FederatedDataLoader as FederatedDataLoader
+from shoal.remote.federated import FederatedTensor as FederatedTensor
 from shoal.remote.recording import record as record
 from shoal.remote.sending import get as get
 from shoal.remote.sending import get_async as get_async

@@ -78,6 +78,13 @@ def _compute_in_place(module: nn.Module) -> None:
         )
 
 
+def forget_hooks(module: nn.Module, copied: nn.Module) -> None:
+    """Take off a copy what lets its original compute at a worker."""
+    for handle in _hooks.get(module, ()):
+        for hooks in (copied._forward_pre_hooks, copied._forward_hooks, copied._forward_hooks_always_called):
+            hooks.pop(handle.id, None)
+
+
 def _entered(module: nn.Module, _: Any) -> None:
     first = next(module.parameters(), None)
     enter(first.location if isinstance(first, RemoteTensor) else None)

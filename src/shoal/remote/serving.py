@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, TimeoutError
 
 import structlog
+import torch
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -115,6 +116,7 @@ class _Connection:
         self._log = log.bind(person=connection.username, address=str(connection.remote_address))
         self._most = host.limits.window_bytes + 2 * host.limits.frame
         self._waiting = 0
+        self._threads = torch.get_num_threads()
         self._inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reception = Reception(host, connection.username, self._say)
         threading.Thread(target=self._carry_out, name="visit", daemon=True).start()
@@ -138,6 +140,7 @@ class _Connection:
 
     def _carry_out(self) -> None:
         self._log.info("came")
+        torch.set_num_threads(self._threads)  # a setting of each thread
         while (message := self._inbox.get()) is not None:
             self._waiting -= len(message)
             self._reception.take(message)
