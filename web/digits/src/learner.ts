@@ -1,6 +1,6 @@
 // The device behind the page: it guesses, learns what it is taught, and takes part in rounds.
 
-import { Device, Refused, type Release, ShoalError, type Which } from "@shoal/device";
+import { Device, Refused, type Release, ShoalError, Unreachable, type Which } from "@shoal/device";
 
 import { SWAYS, type Stroke, numbersOf, swayed } from "./strokes.js";
 
@@ -211,6 +211,11 @@ export class Learner {
 /** Whether an error says that the coordinator does not know this device. */
 export function isStrange(error: unknown): boolean {
   return error instanceof Refused && error.status === 401;
+}
+
+/** Whether an error says that the coordinator cannot be reached now. */
+export function isAway(error: unknown): boolean {
+  return error instanceof Unreachable;
 }
 
 /** Remove what an earlier coordinator's device left here, and begin anew with the token; never returns. */

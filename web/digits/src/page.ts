@@ -1,11 +1,15 @@
 // The page: a pad to draw in, what two models say, ten answers to choose from, and what left this device.
 
-import { type Guesses, Learner, type LearnerEvents, type Taught, isStrange } from "./learner.js";
+import { type Guesses, Learner, type LearnerEvents, type Taught, isAway, isStrange } from "./learner.js";
 import { Pad } from "./pad.js";
 import type { Stroke } from "./strokes.js";
 import * as view from "./view.js";
 
 const STRANGE = "This browser may not join, or not any more. Open the whole address that the terminal shows: it ends in #token=…";
+
+const INSECURE =
+  "Browsers keep keys only in pages that come by https, or by http from the same machine. On an Android phone over USB: " +
+  "adb reverse tcp:8080 tcp:8080, then open http://127.0.0.1:8080 there. Otherwise put TLS before it, as docs/digits.md says.";
 
 /** Take the token out of the address, so that it stays in no history and on no screenshot. */
 function takeToken(): string | undefined {
@@ -30,6 +34,7 @@ class Page implements LearnerEvents {
   });
 
   async start(): Promise<void> {
+    if (!isSecureContext) return view.failed(new Error(INSECURE));
     const token = takeToken();
     view.onAnswer((digit) => void this.#teach(digit));
     view.onClear(() => this.#pad.clear());
@@ -48,7 +53,7 @@ class Page implements LearnerEvents {
 
   async #share(on: boolean): Promise<void> {
     localStorage.setItem("sharing", on ? "yes" : "no");
-    view.sharing(on);
+    view.sharing(on, this.#learner!.drawings().length);
     if (on) this.#learner!.takePart();
     else await this.#learner!.pause();
   }
@@ -118,7 +123,7 @@ class Page implements LearnerEvents {
 
   failed(error: Error): void {
     if (isStrange(error)) view.failed(new Error(STRANGE));
-    else view.state(error.message);
+    else view.state(isAway(error) ? "no network: what is to be sent waits here" : error.message);
   }
 
   released(): void {

@@ -20,7 +20,6 @@ const INK = 0.3;
 const THINNEST = 1.5;
 const THICKEST = 5;
 const FITS = 4;
-const MOST_POINTS = 48;
 
 /** A slight turn, slant and stretch: as the same hand would draw the same digit again. Angles in radians. */
 export interface Sway {
@@ -57,7 +56,7 @@ export function swayed(strokes: readonly Stroke[], { turn, slant, stretch }: Swa
 /** Return the 64 numbers of a drawing, row by row, each from 0 to 16. Without a point all are 0. */
 export function numbersOf(strokes: readonly Stroke[]): Float32Array {
   const numbers = new Float32Array(CELLS * CELLS);
-  const drawn = strokes.filter((stroke) => stroke.length > 0).map(simpler);
+  const drawn = simpler(strokes.filter((stroke) => stroke.length > 0));
   if (drawn.length === 0) return numbers;
   let radius = 2;
   let distances = new Float64Array();
@@ -75,11 +74,21 @@ export function numbersOf(strokes: readonly Stroke[]): Float32Array {
   return numbers;
 }
 
-/** Leave points out that lie close together: a finger gives hundreds, and every one costs a look at each pixel. */
-function simpler(stroke: Stroke): Stroke {
-  const { length } = stroke;
-  const step = Math.max(1, Math.ceil(length / MOST_POINTS));
-  return stroke.filter((_, place) => place % step === 0 || place === length - 1);
+/** Leave out points that lie close to the one before: a finger gives hundreds, and each costs a look at every dot. */
+function simpler(strokes: readonly Stroke[]): Stroke[] {
+  const points = strokes.flat();
+  const [left, right] = extent(points.map(({ x }) => x));
+  const [top, bottom] = extent(points.map(({ y }) => y));
+  const least = Math.max(right - left, bottom - top) / SIDE;
+  return strokes.map((stroke) => {
+    const kept = [stroke[0]!];
+    for (const point of stroke) {
+      const { x, y } = kept.at(-1)!;
+      if (Math.hypot(point.x - x, point.y - y) >= least && point !== kept.at(-1)) kept.push(point);
+    }
+    const last = stroke.at(-1)!;
+    return kept.at(-1) === last ? kept : [...kept, last];
+  });
 }
 
 /** Scale so that the height is filled, squeeze what is too wide, and put it in the middle. */

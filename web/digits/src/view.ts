@@ -152,9 +152,10 @@ function thumbnail({ numbers, digit }: Drawing): HTMLLIElement {
   return item;
 }
 
-export function sharing(on: boolean): void {
+export function sharing(on: boolean, drawings: number): void {
   sharingSwitch.setAttribute("aria-checked", String(on));
-  state(on ? "waiting for the next round" : "paused: nothing leaves this device");
+  const waiting = drawings > 0 ? "waiting for the next round" : "versions arrive; nothing is sent before you teach it a digit";
+  state(on ? waiting : "paused: nothing leaves this device");
 }
 
 export function state(what: string): void {
