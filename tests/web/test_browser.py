@@ -216,13 +216,26 @@ def test_a_device_without_a_network_goes_on_and_its_update_is_counted_once(serve
     assert (got["status"]["pending"], got["status"]["released"]) == (1, 1)
     assert "no answer" in got["status"]["problem"]
     assert np.isfinite(got["output"]).all()
-    page.run("await kept[name].context.setOffline(false);")
-    # where the browser offers Background Sync, it may have been sent already
-    page.do("await device.sync();")
-    assert page.do("return (await device.releases()).map(({ accepted }) => accepted > 0);")[0]
+    page.do("globalThis.heard = new Promise((resolve) => device.on('accepted', resolve));")
+    # what Background Sync does when a network is back: the service worker sends, and the page hears of it
+    page.run(
+        """
+        const { context, page } = kept[name];
+        const devtools = await context.newCDPSession(page);
+        const registered = new Promise((resolve) =>
+          devtools.on("ServiceWorker.workerRegistrationUpdated", ({ registrations }) => registrations.map(resolve)),
+        );
+        await devtools.send("ServiceWorker.enable");
+        const { registrationId } = await registered;
+        await context.setOffline(false);
+        await devtools.send("ServiceWorker.dispatchSyncEvent", { origin: given[0], registrationId, ...given[1] });
+        """,
+        server.url,
+        {"tag": "shoal-rounds", "lastChance": False},
+    )
+    assert page.do("return (await heard).accepted;") > 0
     assert page.do("return (await device.status()).pending;") == 0
-    accepted = page.do("return (await device.releases()).filter(({ accepted }) => accepted > 0).length;")
-    assert counted(coordinator, rounds) == before + accepted
+    assert counted(coordinator, rounds) == before + 1
     page.close()
 
 
@@ -561,3 +574,29 @@ def trained(task: shoal.Task, spec: TaskSpec, start: Tree, name: str) -> Update:
     client = ClientData(name, {"x": X, "y": Y}, name, derive(SEED, 1, name))
     (update,) = LoopTrainer(task).train(start, spec.local, [client])
     return update
+
+
+def held_out(name: str) -> list[int]:
+    """Return which of a device's rows are held out: one of each five."""
+    seed = derive(0, name, "holdout")
+    return [5 * block + derive(seed, block) % 5 for block in range(len(X) // 5)]
+
+
+def test_metrics_of_a_version_are_the_mean_over_the_held_out_rows_of_two_pages(server, browser, coordinator, rounds):
+    names = ("quin", "rosa")
+    pages = [user(browser, server, name, "rounds", minimumRows=1) for name in names]
+    for page in pages:
+        page.do(OBSERVE, **ROWS)
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(coordinator.evaluate, f"{rounds.id}@0", goal=2)
+        for page in pages:
+            page.do(
+                "while (!(await device.releases()).some(({ what }) => what.startsWith('metrics'))) await device.sync();"
+            )
+        found = asked.result(60)
+    rows = [row for name in names for row in held_out(name)]
+    expected, _ = coordinator.plan(rounds.id).evaluate(rounds.params(0), {"x": X[rows], "y": Y[rows]})
+    assert (found.rows, found.owners) == (16, 2)
+    assert found.metrics["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    for page in pages:
+        page.close()
