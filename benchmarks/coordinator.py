@@ -28,18 +28,19 @@ class Size:
     connections: int = 500
     calls: int = 40_000
     reports: int = 5_000
+    reporters: int = 3_000
     longpolls: int = 10_000
     fold_references: int = 10_000
     fold_blobs: int = 50
     fold_elements: int = 1_400_000
 
 
-SHORT = Size(2000, 5, 50, 64, 20, 20, 5, 10_000)
+SHORT = Size(2000, 5, 50, 64, 10, 20, 20, 5, 10_000)
 
 Part = Callable[[Size], Mapping[str, float]]
 PARTS: dict[str, Part] = {
     "checkins": lambda size: checkins.figures(size.connections, size.calls),
-    "reports": lambda size: reports.figures(size.reports),
+    "reports": lambda size: reports.figures(size.reports, size.reporters),
     "fold": lambda size: folding.figures(size.fold_references, size.fold_blobs, size.fold_elements),
     "longpolls": lambda size: waiting.figures(size.longpolls),
     "virtual_day": lambda size: day.figures(size.day_devices),

@@ -123,8 +123,14 @@ def _events(append: Append) -> list[Row]:
 
 
 def _accepted(stream: str, event: Reported, at: float) -> Row:
-    kept = {name: value for name, value in asdict(event).items() if name in tables.accepted.c}
-    return kept | {"stream": stream, "at": at}
+    return {
+        "stream": stream,
+        "assignment": event.assignment,
+        "device": event.device,
+        "digest": event.digest,
+        "weight": event.weight,
+        "at": at,
+    }
 
 
 def _write_heads(connection: Connection, streams: dict[str, _Stream]) -> None:
