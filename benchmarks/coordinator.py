@@ -17,12 +17,13 @@ import checkins
 import day
 import folding
 import reports
+import restarts
 import waiting
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything: devices of the virtual day, connections and calls, ..."""
+    """How much of everything there is; each part says in its file what it does with it."""
 
     day_devices: int = 1_000_000
     connections: int = 500
@@ -30,12 +31,28 @@ class Size:
     reports: int = 5_000
     reporters: int = 3_000
     longpolls: int = 10_000
+    restart_tasks: int = 100
+    restart_events: int = 100_000
+    restarts: int = 4
     fold_references: int = 10_000
     fold_blobs: int = 50
     fold_elements: int = 1_400_000
 
 
-SHORT = Size(2000, 5, 50, 64, 10, 20, 20, 5, 10_000)
+SHORT = Size(
+    day_devices=2000,
+    connections=5,
+    calls=50,
+    reports=64,
+    reporters=10,
+    longpolls=20,
+    restart_tasks=2,
+    restart_events=1100,
+    restarts=1,
+    fold_references=20,
+    fold_blobs=5,
+    fold_elements=10_000,
+)
 
 Part = Callable[[Size], Mapping[str, float]]
 PARTS: dict[str, Part] = {
@@ -43,6 +60,7 @@ PARTS: dict[str, Part] = {
     "reports": lambda size: reports.figures(size.reports, size.reporters),
     "fold": lambda size: folding.figures(size.fold_references, size.fold_blobs, size.fold_elements),
     "longpolls": lambda size: waiting.figures(size.longpolls),
+    "restarts": lambda size: restarts.figures(size.restart_tasks, size.restart_events, size.restarts),
     "virtual_day": lambda size: day.figures(size.day_devices),
 }
 

@@ -33,12 +33,13 @@ class RunningTask:
 
     The state runs ahead of the disk while appends are under way; no caller hears of an effect before its event, and
     every event before it, is durable. When an append fails the state is read again from the store; as long as that
-    fails too, nobody is answered from what may never have happened.
+    fails too, nobody is answered from what may never have happened. `epoch` is that of the lead of the task's stream.
     """
 
     def __init__(
         self,
         task: str,
+        epoch: int,
         storage: Storage,
         clock: Callable[[], float],
         changed: Callable[["RunningTask"], None],
@@ -51,7 +52,7 @@ class RunningTask:
         self._changed = changed
         self._forget = forget
         self._journal = journal
-        self._epoch = storage.store.lead(task)
+        self._epoch = epoch
         self._tail: Future[int] | None = None
         self._work: set[asyncio.Task[None]] = set()
         self._broken = ""

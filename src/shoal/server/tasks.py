@@ -58,8 +58,8 @@ class Tasks(Mapping[str, RunningTask]):
 
     def load(self) -> None:
         """Read every task from the store, and go on with what was interrupted."""
-        for stream in self._storage.store.streams():
-            task = self._made(stream)
+        for stream, epoch in self._storage.store.lead_every().items():
+            task = self._made(stream, epoch)
             task.load()
             self.tallies.know(task.state.owners)
             self._keep(task)
@@ -77,10 +77,10 @@ class Tasks(Mapping[str, RunningTask]):
     def _keep(self, task: RunningTask) -> None:
         self._running[task.task] = self._newest[task.state.spec.name] = task
 
-    def _made(self, stream: str) -> RunningTask:
+    def _made(self, stream: str, epoch: int) -> RunningTask:
         journal = Journal(self._metrics, self.tallies, stream, stream.rpartition("-")[0])
         self._summons[stream] = Summons(self._bell, self._clock)
-        return RunningTask(stream, self._storage, self._clock, self.look, self.forget, journal)
+        return RunningTask(stream, epoch, self._storage, self._clock, self.look, self.forget, journal)
 
     def look(self, task: RunningTask) -> None:
         """Tell those who follow that a task may have changed, and call the devices that it has places for."""
@@ -130,7 +130,8 @@ class Tasks(Mapping[str, RunningTask]):
             raise Conflict(
                 f"task {same[-1].task!r} still runs under the name {spec.name!r}", "cancel it or choose another name"
             )
-        running = self._made(f"{spec.name}-{len(same) + 1}")
+        stream = f"{spec.name}-{len(same) + 1}"
+        running = self._made(stream, self._storage.store.lead(stream))
         await running.begin(Published(running.task, spec))
         self._keep(running)
         self.turns.forget(name for name, task in self._running.items() if task.state.phase.over)

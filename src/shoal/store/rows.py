@@ -29,6 +29,14 @@ def lead(connection: Connection, stream: str) -> int:
     return epoch + 1
 
 
+def lead_every(connection: Connection) -> dict[str, int]:
+    """Raise the epochs of all streams that have events; return them in the order of the first events."""
+    table = tables.streams
+    connection.execute(update(table).where(table.c.rank.is_not(None)).values(epoch=table.c.epoch + 1))
+    query = select(table.c.name, table.c.epoch).where(table.c.rank.is_not(None)).order_by(table.c.rank)
+    return {row.name: row.epoch for row in connection.execute(query)}
+
+
 def epoch(connection: Connection, stream: str) -> int:
     """Return the epoch of a stream, 0 for one that nobody led."""
     streams = tables.streams

@@ -60,6 +60,10 @@ class SqlStore:
         """Take over a stream for writing and return the new epoch."""
         return self._write(lambda connection: rows.lead(connection, stream))
 
+    def lead_every(self) -> dict[str, int]:
+        """Take over every stream that has events; return the new epochs, in the order of `streams`."""
+        return self._write(rows.lead_every)
+
     def submit(self, entry: Entry) -> Future[int]:
         """Append in the background, in groups; the result is the stream's new position, once durable."""
         return self._writer.append(Append(entry, [encode(record) for record in entry.events]))

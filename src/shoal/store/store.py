@@ -79,6 +79,10 @@ class Store(Protocol):
         """Take over a stream for writing and return the new epoch."""
         ...
 
+    def lead_every(self) -> dict[str, int]:
+        """Take over every stream that has events, at once; return the new epochs, in the order of `streams`."""
+        ...
+
     def submit(self, entry: Entry) -> Future[int]:
         """Append in the background, in groups; the result is the stream's new position, once durable.
 

@@ -114,6 +114,7 @@ def store_laws(make_store: Callable[[], Store], reopen: Reopen | None = None) ->
         _nothing_counts_twice,
         _receipts_are_found_again,
         _the_last_leader_writes,
+        _all_are_taken_over_at_once,
         _bytes_come_with_events,
         _the_newest_snapshot_stays,
         _devices_have_one_key,
@@ -222,6 +223,17 @@ def _the_last_leader_writes(store: Store) -> None:
     _unchanged(store, Entry("a", _ticks(1), end, epoch), "an append by a leader that was replaced")
     hold(store.append("a", _ticks(1), expect=end, epoch=later) == end + 1, "the new leader cannot append")
     _begin(store, "b")
+
+
+def _all_are_taken_over_at_once(store: Store) -> None:
+    ends = {stream: _begin(store, stream) for stream in ("b", "a")}
+    store.lead("nothing yet")
+    epochs = store.lead_every()
+    hold(list(epochs) == store.streams() == ["b", "a"], f"taken over are {list(epochs)}")
+    for stream, (end, former) in ends.items():
+        hold(epochs[stream] > former, f"the epoch after {former} is {epochs[stream]}")
+        _unchanged(store, Entry(stream, _ticks(1), end, former), "an append by a leader that was replaced")
+        hold(store.append(stream, _ticks(1), expect=end, epoch=epochs[stream]) == end + 1, "it cannot append")
 
 
 def _bytes_come_with_events(store: Store) -> None:

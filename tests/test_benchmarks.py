@@ -1,0 +1,38 @@
+"""The benchmark of the coordinator runs, with a small load: every figure is there and is what it says it is."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 300
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_benchmark_of_the_coordinator_gives_every_figure():
+    command = [sys.executable, "benchmarks/coordinator.py", "--short", "--json"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert ran.returncode == 0, ran.stderr
+    [line] = ran.stdout.splitlines()
+    found = json.loads(line)
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert [key for key in found if f"`{key}`" not in page] == []
+    zero = {"virtual_day_hung_rounds"}
+    assert all(math.isfinite(value) and (value > 0) == (key not in zero) for key, value in found.items()), found
+    assert found["longpolls"] == 20
+    assert found["longpolls_rss_mb"] < 400
+    assert found["virtual_day_arrival_error"] < 1
+    assert found["fold_references"] == 20
+    assert found["restart_events"] == 1100
+
+
+def test_a_part_that_does_not_exist_is_named():
+    command = [sys.executable, "benchmarks/coordinator.py", "everything"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert ran.returncode == 2
+    assert "everything" in ran.stderr
