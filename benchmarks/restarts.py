@@ -8,6 +8,7 @@ tasks: mostly the interpreter and what it imports.
 """
 
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from shoal.store.sql import SqlStore
 from shoal.testing.server_process import ServerProcess
 
 DEVICES = 10
+HOUR = 3600.0
 
 
 def figures(tasks: int, events: int, starts: int) -> Mapping[str, float]:
@@ -69,15 +71,16 @@ def fill(home: Path, tasks: int, events: int) -> int:
 
 
 def _write(store: SqlStore, name: str, initial: str, most: int) -> int:
-    plan = RoundPlan(DEVICES, deadline=1e9, lease=1e9)
+    plan = RoundPlan(DEVICES, deadline=HOUR, lease=HOUR)
     spec = TaskSpec(name, {"w": ArraySpec((1,), "float32")}, most, plan, bounds=Bounds(), initial=initial)
+    now = time.time()
     published = Published(f"{name}-1", spec)
-    state = TaskState.begin(published, 0.0)
-    records = [Recorded(0.0, published)]
-    for event in _rounds(state, initial):
+    state = TaskState.begin(published, now)
+    records = [Recorded(now, published)]
+    for event in _rounds(state, initial, now):
         if len(records) >= most:
             break
-        records.append(Recorded(1.0, event))
+        records.append(Recorded(now, event))
         if len(records) % SNAPSHOT_EVERY == 0:
             snapshot = len(records), encode_state(state)
     stream, epoch = published.task, store.lead(published.task)
@@ -88,21 +91,21 @@ def _write(store: SqlStore, name: str, initial: str, most: int) -> int:
     return len(records)
 
 
-def _rounds(state: TaskState, digest: str) -> Iterator[Event]:
+def _rounds(state: TaskState, digest: str, now: float) -> Iterator[Event]:
     """Let rounds pass, and yield each event that changed the state."""
     while True:
         given = list[Assign]()
         for number in range(DEVICES):
             event: Event = CheckedIn(f"device{number}")
-            [effect] = state.handle(event, 1.0)
+            [effect] = state.handle(event, now)
             assert isinstance(effect, Assign)
             given.append(effect)
             yield event
         for one in given:
             event = Reported(one.assignment.id, one.assignment.device, f"{one.assignment.id:0<64}", 4, 1 << 16)
-            effects = state.handle(event, 1.0)
+            effects = state.handle(event, now)
             yield event
         fold = next(effect for effect in effects if isinstance(effect, Fold))
         event = Committed(fold.round, fold.attempt, digest, "")
-        state.handle(event, 1.0)
+        state.handle(event, now)
         yield event
