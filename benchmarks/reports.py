@@ -4,8 +4,8 @@
 system's temporary files, in groups, 128 waiting at any time; by the clock, so that other work on the machine counts
 against it. `durable_reports_per_cpu_s` is the same for each CPU second of this process.
 
-`http_reports_per_cpu_s` is the whole way for each CPU second of a real `shoal server`: devices that have work send their
-signed reports over 128 connections that stay open; the server checks signature, names, shapes, values and digest, makes
+`http_reports_per_cpu_s` is the whole way for each CPU second of a real `shoal server`: devices that have work send
+their signed reports over 128 open connections; the server checks signature, names, shapes, values and digest, makes
 the report durable in the same store, and answers with a signed receipt. `http_reports_per_s` is the same by the clock,
 with the devices' own work on the same processors: the busier these are, the smaller the groups, the dearer each report.
 """
