@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from shoal.agent.home import AgentHome, Release
-from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore
+from shoal.agent.sealed import Seal
+from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore, WrongKey
 
 
 def mode(path: Path) -> int:
@@ -119,3 +120,27 @@ def test_one_version_is_kept_also_when_the_download_of_the_next_fails(home: Agen
     with pytest.raises(CorruptStore, match=f"blob {first} arrived as 3 bytes"):
         home.keep_version(first, lambda _: [b"o", b"nf"])
     assert list((home.path / "versions").iterdir()) == [home.path / "versions" / second]
+
+
+def test_with_a_seal_neither_key_nor_report_can_be_read_on_disk(tmp_path):
+    key = bytes(range(32))
+    with AgentHome(tmp_path / "home", Seal(key)) as home:
+        made = home.identity("http://a", "bob")
+        home.keep_report("a1", [b"what bob trained"])
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file())
+    assert made.private_key.encode() not in kept
+    assert b"what bob trained" not in kept
+    with AgentHome(tmp_path / "home", Seal(key)) as again:
+        assert again.identity("http://a", "bob") == again.known() == made
+        with again.report("a1").open() as report:
+            assert report.read(100) == b"what bob trained"
+    for seal, problem in ((Seal(bytes(32)), "cannot be opened"), (Seal(), "sealed, no key was given")):
+        with AgentHome(tmp_path / "home", seal) as other, pytest.raises(WrongKey, match=problem):
+            other.identity("http://a", "bob")
+
+
+def test_a_home_that_was_made_without_a_seal_takes_none(tmp_path):
+    with AgentHome(tmp_path / "home") as home:
+        home.identity("http://a", "bob")
+    with AgentHome(tmp_path / "home", Seal(bytes(32))) as home, pytest.raises(WrongKey, match="not sealed"):
+        home.known()

@@ -1,6 +1,6 @@
 """An owner's folder: who the device is, what it still has to send, and a log of everything that left.
 
-device.json      name, coordinator and private key (mode 0600)
+device.json      name, coordinator and private key, which is sealed where there is a seal (mode 0600)
 outbox/          reports that have no receipt yet, each durable before its first byte is sent
 releases.jsonl   one line for each release and each refusal, durable before anything is sent
 receipts.jsonl   the receipt of each release that was acknowledged, as the coordinator signed it
@@ -12,8 +12,9 @@ lock             held by the one agent that uses the folder
 
 import fcntl
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import file_digest
 from pathlib import Path
@@ -24,7 +25,7 @@ import msgspec
 from shoal.agent.client_state import ClientStates
 from shoal.agent.sealed import Seal
 from shoal.agent.sealed_file import opened, sealed
-from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore
+from shoal.core.errors import BadRequest, ConfigurationError, CorruptStore, WrongKey
 from shoal.core.receipt import Receipt
 from shoal.store.durable import PARTIAL, append_durably, storage_full, sync_folder, write_durably
 from shoal.wire.models import checked
@@ -37,6 +38,7 @@ PART = ".part"
 Fetch: TypeAlias = Callable[[int], Iterable[bytes]]
 """Yields the bytes of a blob from an offset on."""
 
+PRIVATE = "the device's private key"
 RELEASES = "releases.jsonl"
 RECEIPTS = "receipts.jsonl"
 
@@ -45,7 +47,8 @@ RECEIPTS = "receipts.jsonl"
 class Identity:
     """Who a device is to its coordinator. `private_key` is a raw Ed25519 key in base64.
 
-    `coordinator_key` is the public key that signs its receipts, pinned when the device enrolled.
+    `coordinator_key` is the public key that signs its receipts, pinned when the device enrolled. On disk the private
+    key is `sealed` where the home has a seal.
     """
 
     url: str
@@ -53,6 +56,7 @@ class Identity:
     private_key: str
     device: str = ""
     coordinator_key: str = ""
+    sealed: bool = False
 
     @property
     def key(self) -> Ed25519Key:
@@ -142,7 +146,7 @@ class AgentHome:
         """
         path = self.path / "device.json"
         if path.exists():
-            return self._checked(_read_identity(path), url, name)
+            return self._checked(self._opened(_read_identity(path)), url, name)
         made = Identity(url, name, Ed25519Key.generate())
         self.save(made)
         return made
@@ -150,11 +154,23 @@ class AgentHome:
     def known(self) -> Identity | None:
         """Return who this device is, or None before the first call of `identity`."""
         path = self.path / "device.json"
-        return _read_identity(path) if path.exists() else None
+        return self._opened(_read_identity(path)) if path.exists() else None
 
     def save(self, identity: Identity) -> None:
         """Keep who this device is."""
+        if self.seal.encrypts:
+            private = self.seal.seal(identity.private_key.encode(), PRIVATE)
+            identity = replace(identity, private_key=b64encode(private).decode(), sealed=True)
         write_durably(self.path / "device.json", [msgspec.json.encode(identity)], 0o600)
+
+    def _opened(self, kept: Identity) -> Identity:
+        if kept.sealed != self.seal.encrypts:
+            how = "sealed, no key was given" if kept.sealed else "not sealed, a key was given"
+            raise WrongKey(f"{self.path} is {how}", "give the key that the home was made with, and none if it had none")
+        if not kept.sealed:
+            return kept
+        private = self.seal.open(b64decode(kept.private_key), PRIVATE).decode()
+        return replace(kept, private_key=private, sealed=False)
 
     def _checked(self, found: Identity, url: str, name: str) -> Identity:
         if (found.url, found.name) != (url, name):

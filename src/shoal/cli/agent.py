@@ -43,6 +43,15 @@ Data = Annotated[
 Home = Annotated[
     Path | None, typer.Option(help="Folder of this device: keys, log of releases.", show_default="~/.shoal/agents/NAME")
 ]
+SealKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--seal-key",
+        envvar="SHOAL_SEAL_KEY_FILE",
+        metavar="FILE",
+        help="A file of 32 random bytes, kept elsewhere: what the home keeps is encrypted with them.",
+    ),
+]
 MinimumRows = Annotated[int, typer.Option(min=1, help="Release nothing about fewer rows than this.")]
 Holdout = Annotated[
     float, typer.Option(min=0.0, max=0.9, help="Share of your rows kept out of training, to measure versions on.")
@@ -85,6 +94,7 @@ def take_part(
     data: Data = None,
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of --data to predict.")] = None,
     home: Home = None,
+    seal_key: SealKey = None,
     statistics: Annotated[
         bool, typer.Option("--statistics/--no-statistics", help="Release statistics of your columns.")
     ] = True,
@@ -119,6 +129,7 @@ def take_part(
         from shoal.agent.agent import Agent
         from shoal.agent.home import AgentHome
         from shoal.agent.policy import Policy
+        from shoal.agent.sealed import Seal
         from shoal.agent.settings import LocalSettings
 
     if code is not None:
@@ -130,7 +141,8 @@ def take_part(
     if stop_with_stdin:
         stop_when_closed()
     end_on_sigterm()
-    with AgentHome(home or Path("~/.shoal/agents").expanduser() / name) as folder:
+    seal = Seal(None if seal_key is None else seal_key.read_bytes())
+    with AgentHome(home or Path("~/.shoal/agents").expanduser() / name, seal) as folder:
         participant = Agent(
             url,
             name,
