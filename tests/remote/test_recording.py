@@ -262,3 +262,29 @@ def test_a_module_that_is_gone_is_not_used_again():
     expected = holder[0](x)
     shoal.send(holder[0], bob)
     assert torch.equal(recorded(rx).get(), expected)
+
+
+def views_and_writes(x):
+    turned = x.t()
+    again = turned.t()  # looks as x does
+    again.mul_(2)
+    return x, again, turned, turned.t().detach() + 1
+
+
+def lays_out_anew(x):
+    turned = x.detach()
+    turned.t_()
+    return x + 0, turned
+
+
+@pytest.mark.parametrize("function", [views_and_writes, lays_out_anew])
+def test_views_of_one_memory_stay_apart(function):
+    bob, x = shoal.VirtualWorker("bob"), torch.arange(6.0).reshape(2, 3)
+    recorded, rx = shoal.record(function), bob.send(x)
+    for _ in range(4):
+        expected, found = function(x), recorded(rx)
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(other.get(), one)
+    found[0].t_()  # the layout of one result is not that of another
+    assert found[1].get().shape == expected[1].shape
+    assert torch.equal(rx.get(), x)

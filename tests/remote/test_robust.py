@@ -192,6 +192,7 @@ def test_clients_do_not_see_each_other():
         frames.encode(Hello(frames.PROTOCOL)),
         b"\x91" * 100_000,
     ],
+    ids=lambda nonsense: nonsense[:8].hex() or "nothing",
 )
 def test_nonsense_ends_its_session_and_no_other(nonsense):
     served = host()

@@ -28,13 +28,20 @@ from shoal.train.startup import light_calls
 
 Values = list[Any]
 
+PURE_VIEWS = frozenset(
+    f"aten.{name}"
+    for name in ("detach.default", "alias.default", "t.default", "transpose.int", "permute.default", "view.default")
+)
+"""Operators that never copy; a view that looks as another one does is not made again."""
+RELAID = ("aten.t_.", "aten.transpose_.", "aten.squeeze_.", "aten.unsqueeze_.")
+"""Operators that change the layout of a tensor in place."""
+
 
 @dataclass(slots=True)
 class Instruction:
-    """One operator: where its arguments are, where its results go, what is over after it."""
+    """One operator on its arguments in the table, where its results go, what is over after it."""
 
-    call: Callable[..., Any]
-    fetch: Callable[[Values], Any]
+    call: Callable[[Values], Any]
     places: tuple[int, ...]
     several: bool
     over: tuple[int, ...] = ()
@@ -81,7 +88,7 @@ class Program:
             )
         values = [*inputs, *self.table]
         for step in self.instructions:
-            made = step.call(*step.fetch(values))
+            made = step.call(values)
             if step.several:
                 for place, value in zip(step.places, made, strict=True):
                     values[place] = value
@@ -108,6 +115,9 @@ class Program:
 def build(asked: frames.Define, operators: Sequence[Operator | Failure], objects: Objects) -> Program:
     """Return the program of a definition. Raises BadRequest for a malformed one, Poisoned for a failed input."""
     building = _Building(asked, objects)
+    used = {operators[step[0]] for step in asked.steps}
+    if any(isinstance(each, Operator) and each.name.startswith(RELAID) for each in used):
+        building.keep_views_apart()
     with light_calls():
         for step in asked.steps:
             operator = operators[step[0]]
@@ -139,6 +149,12 @@ class _Building:
         self._steps: list[Instruction] = []
         self._reads: list[tuple[int, ...]] = []
         self._lines: list[str] = []
+        self._views: dict[tuple[Any, ...], int] | None = {}
+        """Places by storage and layout, so that no view is made twice; None where views may change their layout."""
+
+    def keep_views_apart(self) -> None:
+        """Make every view anew, since one may change its layout."""
+        self._views = None
 
     def add(self, operator: Operator, step: list[Any]) -> None:
         """Take up one step."""
@@ -148,12 +164,20 @@ class _Building:
         for place in self._writes(operator, args, kwargs):
             self._written.add(self._roots[place])
         metas = self._foresee(operator, args, kwargs) if any(step[1]) else [None] * len(step[1])
+        if operator.name in PURE_VIEWS and len(metas) == 1 and self._is_there(args[0], step[1][0], metas[0]):
+            return
         places = tuple(
             self._result(operator, at, ident, args, meta)
             for at, (ident, meta) in enumerate(zip(step[1], metas, strict=True))
         )
-        call = partial(_named, operator.call, tuple(kwargs)) if kwargs else operator.call
-        self._instruct(call, (*args, *kwargs.values()), places, bool(places) and _several(operator))
+        if operator.name in PURE_VIEWS and self._views is not None:
+            self._views[self._looks(places[0])] = places[0]
+        call = getattr(operator.call, "_op", operator.call)  # an overload's own call is a function around this
+        fixed = {name: self._table[place - len(self._given)] for name, place in kwargs.items() if self._fixed(place)}
+        free = {name: place for name, place in kwargs.items() if name not in fixed}
+        call = partial(call, **fixed) if fixed else call
+        call = partial(_named, call, tuple(free)) if free else call
+        self._instruct(call, (*args, *free.values()), places, bool(places) and _several(operator))
         named = [f"{name}={self._names[place]}" for name, place in kwargs.items()]
         said = f"{operator.name}({', '.join([*(self._names[place] for place in args), *named])})"
         self._lines.append(f"{', '.join(self._names[place] for place in places)} = {said}" if places else said)
@@ -161,8 +185,36 @@ class _Building:
     def _instruct(
         self, call: Callable[..., Any], read: tuple[int, ...], places: tuple[int, ...], several: bool
     ) -> None:
-        self._steps.append(Instruction(call, _fetch(read), places, several))
+        self._steps.append(Instruction(_from_table(call, read), places, several))
         self._reads.append(read)
+
+    def _fixed(self, place: int) -> bool:
+        return place >= len(self._given) and place not in self._fleeting
+
+    def _looks(self, place: int) -> tuple[Any, ...]:
+        meta = self._metas[place]
+        return self._roots[place], meta.shape, meta.stride(), meta.storage_offset(), meta.dtype
+
+    def _is_there(self, source: int, ident: int, meta: Any) -> bool:
+        """Whether a view looks at the same memory in the same way as a value that is there; it then stands for it."""
+        if self._views is None:
+            return False
+        self._views.setdefault(self._looks(source), source)
+        key = (self._roots[source], meta.shape, meta.stride(), meta.storage_offset(), meta.dtype)
+        found = self._views.get(key)
+        if found is not None:
+            self._places[ident] = found
+        return found is not None
+
+    def _result_of(self, ident: int, others: Sequence[int]) -> int:
+        """Return the place of a result, which is an object of its own, so that nobody changes the layout of another."""
+        place = self._tensor(ident)
+        if place in self._fleeting and place not in others:
+            return place
+        own = self._new(None, self._names[place], self._metas[place])
+        self._fleeting.add(own)
+        self._instruct(torch.ops.aten.detach.default, (place,), (own,), False)
+        return own
 
     def _argument(self, given: Any) -> int:
         if isinstance(given, list) and any(isinstance(each, Ext) for each in given):
@@ -229,7 +281,9 @@ class _Building:
 
     def program(self) -> Program:
         """Return what was built."""
-        results = tuple(self._tensor(ident) for ident in (*self._asked.outputs, *self._asked.kept))
+        results: list[int] = []
+        for ident in (*self._asked.outputs, *self._asked.kept):
+            results.append(self._result_of(ident, results))
         self._drop(set(results))
         changed = {ident: held for ident, held in self._outside.items() if self._places[ident] in self._written}
         return Program(
@@ -237,7 +291,7 @@ class _Building:
             tuple(held.tensor.shape for held in self._given),
             self._table,
             self._steps,
-            results,
+            tuple(results),
             tuple(self._asked.kept),
             list(self._outside.values()),
             list(changed.values()),
@@ -266,14 +320,19 @@ def _several(operator: Operator) -> bool:
     return operator.returns > 1 or "List" in str(operator.call._schema.returns[0].type)
 
 
-def _fetch(read: tuple[int, ...]) -> Callable[[Values], Any]:
-    if len(read) > 1:
-        return itemgetter(*read)
-    return partial(_single, read)
-
-
-def _single(read: tuple[int, ...], values: Values) -> tuple[Any, ...]:
-    return tuple(values[place] for place in read)
+def _from_table(call: Callable[..., Any], read: tuple[int, ...]) -> Callable[[Values], Any]:
+    """Return a call with its arguments at these places; most have few, and then nothing is gathered first."""
+    match read:
+        case ():
+            return lambda _: call()
+        case (first,):
+            return lambda values: call(values[first])
+        case (first, second):
+            return lambda values: call(values[first], values[second])
+        case (first, second, third):
+            return lambda values: call(values[first], values[second], values[third])
+    gathered = itemgetter(*read)
+    return lambda values: call(*gathered(values))
 
 
 def _gathered(*each: Any) -> list[Any]:
