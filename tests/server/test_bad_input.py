@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from shoal.core.roles import Role
 from shoal.core.task import ArraySpec
 from shoal.core.tree import encode
 from shoal.wire.codec import encode_trees, frame
 from shoal.wire.messages import ReportHead
-from tests.server.conftest import SIGNER, START, Served, delta, device_key, report_body, spec
+from tests.server.conftest import ARRAYS, SIGNER, START, Served, delta, device_key, report_body, spec
 
 
 def opened(served: Served) -> str:
@@ -331,3 +332,14 @@ def test_what_one_device_sends_wrongly_takes_nothing_from_the_others(served: Ser
     assert served.report("bob", bob.id, report_body(delta(1.0))).status_code == 200
     [version] = served.versions(task.id, after=0).versions
     assert version.reports == 2
+
+
+def test_what_stays_on_a_device_is_refused_when_it_comes(served: Served) -> None:
+    own = {"own": ArraySpec((2,), "float32", Role.LOCAL)}
+    served.publish(spec(goal=2, arrays={**ARRAYS, **own}))
+    sent = served.check_in("bob").assignment.id
+    answer = served.report("bob", sent, report_body({**delta(1.0), "own": np.zeros(2, np.float32)}))
+    assert (answer.status_code, answer.json()["code"]) == (422, "refused_update")
+    assert "own" in answer.json()["problem"]
+    kept = served.check_in("ann").assignment.id
+    assert served.report("ann", kept, report_body(delta(1.0))).status_code == 200
