@@ -55,7 +55,7 @@ def test_publish_train_watch_and_download(tmp_path, children, monkeypatch):
     (cancelled,) = lines("tasks", "cancel", "regression", "--reason", "only a try", **me)
     assert (cancelled["phase"], cancelled["reason"]) == ("cancelled", "only a try")
     (published,) = lines("publish", CODE, "--features", "2", "--rounds", "2", "--owners", "1", **me)
-    assert (published["task"], published["checked"]) == ("regression-2", None)
+    assert (published["task"], published["checked"], len(published["plan"])) == ("regression-2", None, 64)
 
     rng = np.random.Generator(np.random.Philox(1))
     write_csv(tmp_path / "rows.csv", Table(("a", "b", "y"), rng.standard_normal((30, 3))))
@@ -108,6 +108,7 @@ def test_publish_train_watch_and_download(tmp_path, children, monkeypatch):
     assert "relative" in text("models", "compare", "regression@1", "regression", **me)
     assert "metrics: loss" in text("models", "show", "regression@2", **me)
     assert (tmp_path / "regression").read_bytes() != (tmp_path / "regression@1").read_bytes()
+    _publish_what_cannot_be_exported(tmp_path / "branching.py", me)
 
 
 def test_show_lists_the_arrays_of_a_file(tmp_path):
@@ -158,3 +159,37 @@ def test_an_invitation_must_be_readable(tmp_path, monkeypatch):
     result = runner.invoke(app, arguments)
     assert result.exit_code == 2
     assert "standard input begins with no" in result.stderr
+
+
+BRANCHING = """
+import numpy as np
+import shoal
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return y if y.sum() > 0 else -y
+
+
+rows = np.ones((4, 2), np.float32)
+task = shoal.Task("branching", Net(), nn.functional.mse_loss, example=(rows, rows[:, :1]))
+"""
+
+
+def _publish_what_cannot_be_exported(file, me):
+    file.write_text(BRANCHING)
+    command = ["publish", f"{file}:task", "--rounds", "1", "--owners", "1", "--no-check"]
+    refused = runner.invoke(app, command, env=me)
+    assert refused.exit_code == 1
+    assert f"aten._local_scalar_dense.default in module 'Net' at {file}:14" in refused.stderr
+    assert "--no-plan" in refused.stderr
+    assert [status["name"] for status in lines("tasks", **me)] == ["regression", "regression"]
+    (trusted,) = lines(*command, "--no-plan", **me)
+    assert (trusted["name"], trusted["plan"]) == ("branching", "")
+    lines("tasks", "cancel", "branching", **me)

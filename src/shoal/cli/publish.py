@@ -142,9 +142,11 @@ def publish(
             plan=plan,
         )
         if as_json:
-            print_json({"task": run.id, "name": task.name, "rounds": rounds, "owners": owners, "checked": ranges})
+            told = {"task": run.id, "name": task.name, "rounds": rounds, "owners": owners, "checked": ranges}
+            print_json({**told, "plan": run.spec.exported})
         else:
-            typer.echo(f"published {run.id}" + ("" if watch else f"\nNext:\n  shoal watch {run.id}"))
+            how = "with its plan" if plan else "without a plan: owners need its code"
+            typer.echo(f"published {run.id} {how}" + ("" if watch else f"\nNext:\n  shoal watch {run.id}"))
         if watch:
             show(run, task, as_json=as_json)
 

@@ -10,7 +10,7 @@ from shoal.core.errors import NotExportable
 from shoal.plan.private import DispatchMode, by_tensor
 
 TRUSTED = (
-    "compute it with torch.where, or publish without a plan for owners who install the code: plan=False, --no-plan"
+    "compute it with torch.where, or publish without a plan for owners who install the code: plan=False, or --no-plan"
 )
 
 Flat: TypeAlias = Callable[..., list[torch.Tensor]]
