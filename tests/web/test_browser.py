@@ -1,6 +1,7 @@
 """The device in TypeScript in real Chromium: pages take part in the rounds of a real coordinator."""
 
 import base64
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from shoal.train.data import ClientData
 from shoal.train.loop import LoopTrainer
 from shoal.wire.codec import decode_tree, head_length, read_head, split_trees
 from shoal.wire.messages import ReportHead
-from tests.web.browser import ELSEWHERE, Browser, Page, make_page
+from tests.web.browser import ELSEWHERE, TOP, Browser, Page, make_page
 from tests.web.test_device_parts import regression
 
 pytestmark = pytest.mark.processes
@@ -600,3 +601,30 @@ def test_metrics_of_a_version_are_the_mean_over_the_held_out_rows_of_two_pages(s
     assert found.metrics["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     for page in pages:
         page.close()
+
+
+def test_the_page_of_the_docs_works_as_typed(server, browser, rounds):
+    text = re.search(r"```ts\n(.*?)```", (TOP / "docs/web-device.md").read_text(), re.DOTALL)
+    assert text is not None
+    typed = text[1]
+    name = next(name for name in ("sam", "tom", "una", "vic", "wes") if held_out(name)[0] != 0)
+    here = {
+        'import { Device } from "./device/index.js";': 'const { Device } = await import("/page/device/index.js");',
+        "https://shoal.example.org": server.url,
+        '"digits"': '"rounds"',
+        "token, //": f'token, name: "{name}", //',
+    }
+    for there, replaced in here.items():
+        assert there in typed
+        typed = typed.replace(there, replaced)
+    page = Page(browser, name, f"{server.url}/page/")
+    script = f"""
+        const pixels = [1, 2, 3, 4];
+        const {{ signal }} = new AbortController();
+        {typed}
+        await device.stop();
+        return {{ status: await device.status(), shape: output.shape }};
+    """
+    got = page.do(script, token=server.enrolment_token)
+    assert (got["status"]["examples"], got["status"]["problem"], got["shape"]) == (1, "", [1])
+    page.close()

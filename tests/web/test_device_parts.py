@@ -1,5 +1,6 @@
 """The device in TypeScript against the Python whose numbers and bytes it repeats, and in a real coordinator's round."""
 
+import gzip
 import hashlib
 import json
 import subprocess
@@ -138,6 +139,12 @@ def regression() -> tuple[shoal.Task, np.ndarray, np.ndarray]:
         example=(x[:8], y[:8]),
     )
     return task, x, y
+
+
+def test_the_device_stays_small():
+    """All that a page loads of it, without the runtime."""
+    files = [BUILT / name for name in ("index.js", "worker.js", "service.js")] + sorted(BUILT.glob("shared-*.js"))
+    assert sum(len(gzip.compress(file.read_bytes())) for file in files) < 30_000
 
 
 def test_the_types_of_messages_are_those_of_the_coordinator(tmp_path: Path):
