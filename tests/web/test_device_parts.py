@@ -108,6 +108,51 @@ def test_damaged_files_are_refused(tmp_path: Path):
         assert says in message, name
 
 
+def test_examples_stay_as_retention_says_and_the_same_ones_are_held_out(tmp_path: Path):
+    script = """
+        const { openFolder } = await import(given[1]);
+        let now = 0;
+        const layout = new Map([["x", { dtype: "F32", shape: [1] }]]);
+        const open = async (retention) =>
+          parts.Examples.open(await openFolder(given[0]), "ann", layout, { retention, clock: () => now });
+        const seen = (examples) => [false, true].map((held) => [...(examples.rows(held).get("x")?.values ?? [])]);
+        const examples = await open({ count: 10 });
+        for (; now < 20; now += 1) await examples.add({ x: now + 1 });
+        const newest = seen(examples);
+        const again = seen(await open({ count: 10 }));
+        now = 25;
+        const young = seen(await open({ age: 7 }));
+        const wrong = [{ x: [1, 2] }, { x: Number.NaN }, { y: 1 }];
+        const refused = await Promise.all(wrong.map((each) => examples.add(each).catch((error) => error.code)));
+        console.log(JSON.stringify({ newest, again, young, refused }));
+    """
+    got = node(script, str(tmp_path / "home"), (BUILT / "node.js").as_uri())
+    seed = derive(0, "ann", "holdout")
+    held = [5 * block + derive(seed, block) % 5 + 1 for block in range(4)]
+    both = [[n for n in range(11, 21) if n not in held], [n for n in range(11, 21) if n in held]]
+    assert got["newest"] == got["again"] == both
+    assert got["young"] == [[n for n in part if n >= 19] for part in both]
+    assert got["refused"] == ["data_error"] * 3
+
+
+def test_conditions_that_do_not_hold_are_told():
+    cases = [
+        ({}, {}, 0, ["0 examples of 1"]),
+        ({"minExamples": 3}, {}, 3, []),
+        (
+            {"charging": True, "unmetered": True},
+            {"charging": False},
+            1,
+            ["not charging", "cannot tell whether unmetered"],
+        ),
+        ({"visible": True}, {"visible": True}, 1, []),
+        ({"battery": 0.3}, {"battery": 0.2}, 1, ["a charge of 20%, below 30%"]),
+        ({"battery": 0.3}, {}, 1, ["an unknown charge, below 30%"]),
+    ]
+    script = "console.log(JSON.stringify(given[0].map(([asked, told, rows]) => parts.unmet(asked, told, rows))));"
+    assert node(script, [case[:3] for case in cases]) == [case[3] for case in cases]
+
+
 def test_a_call_is_signed_as_the_coordinator_reads_it():
     script = """
         const key = await parts.newKey();

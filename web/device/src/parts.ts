@@ -1,6 +1,7 @@
 // The parts a device is made of, for tests and for whoever builds another device.
 
 export * from "./arrays.js";
+export * from "./conditions.js";
 export * from "./digests.js";
 export * from "./examples.js";
 export * from "./golden.js";
