@@ -166,7 +166,10 @@ def speeds(plans: Mapping[str, Plan], folder: Path, node: str | None) -> dict[st
 
 def sdk_bytes() -> int:
     """Return what a page fetches of the device itself: all but the runtime, compressed."""
-    files = [DEVICE / "dist/index.js", DEVICE / "dist/worker.js", *(DEVICE / "dist").glob("shared-*.js")]
+    files = [
+        *(DEVICE / "dist" / f"{name}.js" for name in ("index", "worker", "service")),
+        *(DEVICE / "dist").glob("shared-*.js"),
+    ]
     return sum(len(gzip.compress(path.read_bytes(), 9)) for path in files)
 
 
