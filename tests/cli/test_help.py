@@ -21,6 +21,8 @@ COMMANDS = [
     ("publish",),
     ("tasks",),
     ("watch",),
+    ("top",),
+    ("doctor",),
     ("devices",),
     ("statistics",),
     ("evaluate",),

@@ -8,6 +8,7 @@ import typer
 from shoal.cli.agent import agent
 from shoal.cli.demo import demo
 from shoal.cli.devices import devices
+from shoal.cli.doctor import doctor
 from shoal.cli.ending import leave
 from shoal.cli.measure import evaluate, statistics
 from shoal.cli.models import models
@@ -21,6 +22,7 @@ from shoal.cli.simulate import simulate
 from shoal.cli.strategies import strategies
 from shoal.cli.tasks import tasks
 from shoal.cli.tokens import tokens
+from shoal.cli.top import top
 from shoal.cli.versions import heads, note, promote, rewind, rollback
 from shoal.cli.watch import watch
 from shoal.cli.worker import worker
@@ -38,6 +40,8 @@ app.command(epilog=example("shoal demo", "shoal demo --owners 5 --rounds 20 --no
 app.add_typer(agent, name="agent")
 app.command(epilog=example(CONNECT, "shoal publish task.py:task --rounds 20 --owners 2"))(publish)
 app.command(epilog=example(CONNECT, "shoal watch", "shoal watch regression-1"))(watch)
+app.command(epilog=example(CONNECT, "shoal top"))(top)
+app.command(epilog=example("shoal doctor", "shoal doctor --url http://127.0.0.1:8080"))(doctor)
 app.add_typer(devices, name="devices")
 app.add_typer(tokens, name="tokens")
 app.command(epilog=example(CONNECT, "shoal statistics age height --owners 2 --bins 10 --quantile 0.5"))(statistics)

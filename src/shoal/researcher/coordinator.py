@@ -1,6 +1,6 @@
 """A researcher's line to a coordinator."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,7 +11,7 @@ import httpx
 from shoal.algorithms import evaluation, measuring, registry, statistics
 from shoal.algorithms import quantiles as bisection
 from shoal.algorithms.evaluation import Evaluation
-from shoal.core.errors import Abandoned, ConfigurationError, CorruptStore, NotFound, TaskError
+from shoal.core.errors import Abandoned, ConfigurationError, CorruptStore, NotFound, TaskError, Unauthorised
 from shoal.core.manifest import Manifest
 from shoal.core.plan import EarlyStop, Late
 from shoal.core.schedule import Schedule
@@ -39,8 +39,10 @@ from shoal.wire.messages import (
     TaskStatus,
     VersionRecord,
     VersionsReply,
+    decode,
 )
 from shoal.wire.models import fetch_bytes
+from shoal.wire.watching import TaskView
 
 if TYPE_CHECKING:
     from shoal.plan.run import Plan
@@ -223,6 +225,18 @@ class Coordinator:
         """
         method = "PUT" if pinned else "DELETE"
         return self._connection.call(method, f"/v1/tasks/{quote(task, safe='')}/pins/{number}", None, Pins)
+
+    def live(self) -> Iterator[TaskView]:
+        """Yield where every task stands, then each task again whenever it changes, until the coordinator stops.
+
+        A view is whole: what came between two of one task is in the later. Raises Unauthorised when the token is of
+        no use any more, Unreachable when the line breaks.
+        """
+        for name, data in self._connection.events():
+            if name == "over":
+                raise Unauthorised(decode(data, str), "use another token")
+            if name == "task":
+                yield decode(data, TaskView)
 
     def tasks(self) -> list[TaskStatus]:
         """Return where every task stands."""

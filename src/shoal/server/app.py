@@ -193,9 +193,9 @@ def build_app(served: Coordinator, *, metrics_public: bool = False) -> FastAPI:
     return app
 
 
-async def _health() -> Response:
+async def _health(request: Request) -> Response:
     """Say that the coordinator serves."""
-    return reply(Health("ok", version("shoal"), PROTOCOL))
+    return reply(Health("ok", version("shoal"), PROTOCOL, coordinator(request).clock()))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

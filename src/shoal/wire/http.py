@@ -21,6 +21,7 @@ from shoal.wire.messages import HELD, PROTOCOL, SPOKEN, encode
 from shoal.wire.route import Proxy, proxy_for, trust
 from shoal.wire.signing import EMPTY_DIGEST, SigningKey, sign
 from shoal.wire.source import Source
+from shoal.wire.watching import frames
 
 T = TypeVar("T")
 Content: TypeAlias = bytes | Source | Iterator[bytes] | None
@@ -251,6 +252,20 @@ class Connection:
         Raises BadRequest once the blob is longer than `most` bytes, Unreachable when nothing comes any more.
         """
         return resumed(lambda at: self._from(digest, most, at), start)
+
+    def events(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the coordinator's server-sent events, as (name, data), until it ends the stream.
+
+        Raises Unreachable when the line breaks or nothing comes for `READ_SECONDS`: beats come more often.
+        """
+        path = "/v1/events"
+        try:
+            with self._client.stream("GET", path, timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)) as got:
+                if not got.is_success:
+                    raise refusal(got, whole(got), self.url)
+                yield from frames(got.iter_raw())
+        except httpx.TransportError as error:
+            raise self._unreachable("GET", path, error) from error
 
     def _from(self, digest: str, most: int, start: int) -> Iterator[bytes]:
         path = f"/v1/blobs/{digest}"

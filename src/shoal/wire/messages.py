@@ -341,11 +341,12 @@ class BlobReply:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """That the coordinator serves, and which versions it speaks."""
+    """That the coordinator serves, which versions it speaks, and its time (seconds since 1970)."""
 
     status: str
     version: str
     protocol: int
+    server_time: float
 
 
 @dataclass(frozen=True, slots=True)

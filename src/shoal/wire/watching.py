@@ -1,14 +1,18 @@
 """What dashboards read: who is signed in, where every task stands as it happens, and what happened to a task."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from shoal.core.errors import TooLarge
 from shoal.core.task import Kind
 from shoal.core.types import ModelVersion
 from shoal.rounds.record import RoundRecord
 
 Role: TypeAlias = Literal["admin", "researcher", "owner", "viewer"]
+
+MAX_FRAME = 4 << 20
+"""Largest frame of a stream of events in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +96,17 @@ class LogReply:
 
     entries: tuple[LogEntry, ...]
     length: int
+
+
+def frames(pieces: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Read a stream of server-sent events: (name, data) of each; comments are passed over. Raises TooLarge."""
+    waiting = b""
+    for piece in pieces:
+        *whole, waiting = (waiting + piece).split(b"\n\n")
+        for frame in whole:
+            lines = [line.partition(b": ") for line in frame.split(b"\n")]
+            fields = {name: value for name, _, value in lines if name}
+            if b"event" in fields and b"data" in fields:
+                yield fields[b"event"].decode(errors="replace"), fields[b"data"]
+        if len(waiting) > MAX_FRAME:
+            raise TooLarge(f"an event of more than {MAX_FRAME} bytes", "is the address a Shoal coordinator's?")
