@@ -337,10 +337,11 @@ export interface components {
         };
         /**
          * Health
-         * @description That the coordinator serves, and which versions it speaks.
+         * @description That the coordinator serves, which versions it speaks, and its time (seconds since 1970).
          */
         Health: {
             protocol: number;
+            server_time: number;
             status: string;
             version: string;
         };
