@@ -33,6 +33,7 @@ PUBLIC = [
     "VirtualWorker",
     "adam",
     "adamw",
+    "compare",
     "connect",
     "connect_async",
     "data",
@@ -62,6 +63,7 @@ PUBLIC = [
     "simulate",
     "strategies",
     "testing",
+    "tracking",
 ]
 
 

@@ -32,6 +32,7 @@ _PUBLIC = {
     "VirtualWorker": "shoal.remote.virtual",
     "adam": "shoal.algorithms.local",
     "adamw": "shoal.algorithms.local",
+    "compare": "shoal.tracking.compare",
     "connect": "shoal.remote.connect",
     "connect_async": "shoal.remote.connect",
     "ditto": "shoal.algorithms.ditto",
@@ -59,7 +60,7 @@ _PUBLIC = {
     "simulate": "shoal.simulation.simulate",
     "strategies": "shoal.algorithms.catalogue",
 }
-_MODULES = ("data", "plan", "testing")
+_MODULES = ("data", "plan", "testing", "tracking")
 
 __all__ = [*_PUBLIC, *_MODULES]
 

@@ -1,6 +1,7 @@
 from shoal import data as data
 from shoal import plan as plan
 from shoal import testing as testing
+from shoal import tracking as tracking
 from shoal.agent.conditions import Conditions as Conditions
 from shoal.agent.device import Device as Device
 from shoal.agent.examples import Retention as Retention
@@ -51,4 +52,5 @@ from shoal.researcher.coordinator import Coordinator as Coordinator
 from shoal.researcher.run import Run as Run
 from shoal.simulation.population import Population as Population
 from shoal.simulation.simulate import simulate as simulate
+from shoal.tracking.compare import compare as compare
 from shoal.train.task import Task as Task

@@ -9,9 +9,10 @@ import pytest
 import shoal
 from shoal import LocalPlan
 from shoal.core.errors import ConfigurationError
-from shoal.simulation.callbacks import EarlyStopping, ProgressBar, progress
+from shoal.simulation.callbacks import EarlyStopping, Progress, progress
 from shoal.simulation.run import SimulatedRun
 from shoal.simulation.selection import BySize, Cyclic, PowerOfChoice, Seen, Selection, Uniform, Utility
+from shoal.tracking.progress import TerminalBar
 from tests.simulation.cohorts import regression_clients, regression_task
 
 NAMES = [f"n{i}" for i in range(20)]
@@ -111,7 +112,11 @@ def test_the_progress_bar_is_one_line_in_a_terminal():
     shown = io.StringIO()
     task = regression_task(LocalPlan(batch_size=4))
     shoal.simulate(
-        task, regression_clients((4, 4)), rounds=4, trainer="loop", callbacks=[ProgressBar(shown, 4, width=8)]
+        task,
+        regression_clients((4, 4)),
+        rounds=4,
+        trainer="loop",
+        callbacks=[Progress(TerminalBar(shown, 4, width=8), 4)],
     )
     lines = shown.getvalue().split("\r")
     assert [line[:15] for line in lines[1:]] == [

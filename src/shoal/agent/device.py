@@ -26,6 +26,7 @@ from shoal.agent.sealed import Seal
 from shoal.agent.standing import PROBE_SECONDS, DeviceSettings, DeviceStatus, Personalised, Which
 from shoal.agent.taking_part import TakingPart
 from shoal.agent.versions import VersionFiles
+from shoal.core import html
 from shoal.core.errors import ConfigurationError, NoRows, NotFound, RequestError, ShoalError, Unreachable
 from shoal.core.seeds import derive
 from shoal.core.tree import Array, Tree
@@ -342,6 +343,26 @@ class Device:
             problem=running.problem if running is not None else "",
             refused=self._adopting.problem,
         )
+
+    def _repr_html_(self) -> str:
+        now = self.status()
+        told = {
+            "coordinator": now.url,
+            "examples": f"{now.examples}, {now.held_out} of them held out",
+            "version": now.version,
+            "predicts by": f"the {now.serving} model",
+            "loss": {
+                name: loss
+                for name, loss in (("global", now.global_loss), ("personal", now.personal_loss))
+                if loss is not None
+            },
+            "updates": f"{now.released} made, {now.pending} without a receipt",
+            "runs": "in the background" if now.running else "when it is told to",
+            "waits for": now.waiting_for,
+            "problem": now.problem,
+            "refused": now.refused,
+        }
+        return html.facts(f"device {now.name}", told)
 
     def leave(self) -> None:
         """Leave for good: remove every example and model here, be revoked at the coordinator, remove the key.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shoal.core import html
 from shoal.core.tree import Tree
 from shoal.core.value import value
 
@@ -82,3 +83,14 @@ class ModelVersion:
     reports: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     costs: Costs = Costs()
+
+    def _repr_html_(self) -> str:
+        told = {
+            "digest": self.digest,
+            "parent": html.short(self.parent),
+            "reports": self.reports,
+            **self.metrics,
+            "training": f"{self.costs.train_seconds:.3g} s" if self.reports else None,
+            "sent": f"{self.costs.bytes_up:,} bytes up, {self.costs.bytes_down:,} down" if self.reports else None,
+        }
+        return html.facts(f"version {self.number}", told)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from shoal.core import html
 from shoal.core.errors import ConfigurationError, DataError, NoRows
 from shoal.core.optional import installed
 from shoal.core.seeds import derive
@@ -53,6 +54,13 @@ class Partition(Mapping[str, Pair]):
         """Return the labels [L], and how many rows of each every client has, [clients, L]."""
         labels = np.unique(np.concatenate([y for _, y in self._parts.values()]))
         return labels, np.array([[np.count_nonzero(y == label) for label in labels] for _, y in self._parts.values()])
+
+    def _repr_html_(self) -> str:
+        labels, counts = self.counts()
+        if len(labels) > MOST_LABELS:
+            labels, counts = np.array([]), counts[:, :0]
+        rows = [[name, int(size), *map(int, row)] for (name, size), row in zip(self.sizes.items(), counts, strict=True)]
+        return html.table(["client", "rows", *map(str, labels)], rows)
 
     def plot(self) -> Any:
         """Draw how many rows of which label every client has, and return matplotlib's axes.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from shoal.core import html
 from shoal.core.errors import DataError, WrongPlace
 from shoal.remote.tensor import RemoteTensor
 
@@ -43,6 +44,9 @@ class FederatedTensor:
     def __repr__(self) -> str:
         rows = ", ".join(f"{name}: {len(shard)}" for name, shard in self.shards.items())
         return f"FederatedTensor({list(self.shape)}, {rows})"
+
+    def _repr_html_(self) -> str:
+        return html.table(("worker", "rows"), [(name, len(shard)) for name, shard in self.shards.items()])
 
     @property
     def shape(self) -> torch.Size:

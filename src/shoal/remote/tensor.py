@@ -11,6 +11,7 @@ import torch
 from msgspec.msgpack import Ext
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from shoal.core import html
 from shoal.core.errors import NotRecordable, WrongPlace
 from shoal.remote import frames, places, recurrent
 from shoal.remote.arriving import raw
@@ -81,6 +82,16 @@ class RemoteTensor(torch.Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         del tensor_contents
         return f"RemoteTensor({tuple(self.shape)}, {self.dtype}, at {self.location.name!r})"
+
+    def _repr_html_(self) -> str:
+        told = {
+            "shape": str(tuple(self.shape)),
+            "dtype": str(self.dtype),
+            "worker": self.location.name,
+            "tags": self.tags,
+            "description": self.description,
+        }
+        return html.facts("remote tensor", told)
 
     @property
     def location(self) -> "Worker":

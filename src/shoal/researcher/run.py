@@ -2,18 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
+from shoal.core import html
 from shoal.core.errors import Abandoned, DataError, NotFound, ShoalError
 from shoal.core.manifest import Manifest, manifest
 from shoal.core.roles import Role
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree, digest, pieces
 from shoal.core.types import ModelVersion
+from shoal.researcher.history import VersionRow
 from shoal.store.durable import write_durably
+from shoal.tracking.history import History
+from shoal.tracking.progress import bar
+from shoal.tracking.tracker import Tracker, noting
 from shoal.wire.backoff import Backoff, transient
 from shoal.wire.http import Connection
 from shoal.wire.messages import TaskStatus, VersionsReply
@@ -75,6 +80,58 @@ class Run:
                 yield version
             if reply.status.over:
                 return self._check_finished(reply.status)
+
+    def track(
+        self,
+        *trackers: Tracker,
+        after: int = 0,
+        measure: Callable[[ModelVersion], Mapping[str, float]] | None = None,
+        patience: float = PATIENCE,
+        within: float = math.inf,
+        show: bool = True,
+    ) -> History[VersionRow]:
+        """Follow to the end, as `follow` does, and return the history; trackers take note of every version.
+
+        What `measure` makes of a version, such as `lambda version: run.evaluate(task, version)`, is noted as
+        "test_<name>". A progress bar is drawn in terminals and notebooks; not with `show=False`. Raises what `follow`
+        raises.
+        """
+        drawn = bar(self.spec.rounds) if show else None
+        with noting(trackers, self.spec) as noted:
+            for version in self.follow(after, patience=patience, within=within):
+                tested = {} if measure is None else {f"test_{name}": of for name, of in measure(version).items()}
+                noted.log({**VersionRow(version).cells(), **tested})
+                if drawn is not None:
+                    drawn.draw(version.number, f"{version.number}/{self.spec.rounds}  {_measured(version)}")
+        return self.history
+
+    @property
+    def versions(self) -> list[ModelVersion]:
+        """Every version so far, the initial one first."""
+        return list(self._versions(-1, 0.0).versions)
+
+    @property
+    def history(self) -> History[VersionRow]:
+        """One row for each version that devices made so far."""
+        return History([VersionRow(version) for version in self._versions(0, 0.0).versions])
+
+    def plot(self, *columns: str) -> Any:
+        """Draw columns of the history (by default all losses) over the versions and return matplotlib's axes."""
+        return self.history.plot(*columns)
+
+    def _repr_html_(self) -> str:
+        try:
+            status = self.status()
+        except ShoalError as error:  # a notebook shows the run's name all the same
+            return html.facts(f"run {self.id}", {"problem": error.problem, "fix": error.fix})
+        told = {
+            "phase": f"{status.phase} {status.reason}".strip(),
+            "rounds": f"{status.latest.number} of {self.spec.rounds}",
+            "reports": None if status.over else f"{status.reports} of {status.goal} for the next version",
+            **status.latest.metrics,
+            "version": html.short(status.latest.digest),
+        }
+        return html.facts(f"run {self.id}", told)
 
     def _next(
         self, after: int, patience: float, until: float, poll: float, look: Callable[[TaskStatus], None] | None
@@ -166,3 +223,7 @@ class Run:
         params = self.params(version)
         write_durably(Path(path), pieces(params))
         return digest(params)
+
+
+def _measured(version: ModelVersion) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in version.metrics.items())

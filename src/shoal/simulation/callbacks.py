@@ -1,13 +1,12 @@
 """What may happen after every round: keeping the best version, stopping early, showing progress."""
 
 import math
-import sys
-from html import escape
-from typing import Any, TextIO
+from typing import TextIO
 
 from shoal.core.errors import ConfigurationError
 from shoal.core.tree import Tree
 from shoal.simulation.run import Callback, SimulatedRun
+from shoal.tracking.progress import Bar, bar
 
 
 class BestVersion:
@@ -48,52 +47,22 @@ class EarlyStopping:
         return run.history[-1].round - self.best.round >= self._patience
 
 
-class ProgressBar:
-    """One line that is drawn anew after every round."""
+class Progress:
+    """Draws a bar anew after every round."""
 
-    def __init__(self, stream: TextIO, rounds: int, *, width: int = 30) -> None:
-        self._stream = stream
+    def __init__(self, bar: Bar, rounds: int) -> None:
+        self._bar = bar
         self._rounds = rounds
-        self._width = width
 
     def __call__(self, run: SimulatedRun) -> None:
-        """Draw the line."""
-        row = run.history[-1]
-        full = self._width * row.round // self._rounds
-        bar = "#" * full + "-" * (self._width - full)
-        self._stream.write(f"\r[{bar}] {_told(run, self._rounds)}" + ("\n" if row.round >= self._rounds else ""))
-        self._stream.flush()
-
-
-class NotebookBar:
-    """A progress bar below a notebook's cell; `display` is IPython's."""
-
-    def __init__(self, display: Any, rounds: int) -> None:
-        self._display = display
-        self._rounds = rounds
-        self._handle: Any = None
-
-    def __call__(self, run: SimulatedRun) -> None:
-        """Draw the bar, in place of the one before."""
-        row = run.history[-1]
-        text = escape(_told(run, self._rounds))
-        bundle = {
-            "text/plain": _told(run, self._rounds),
-            "text/html": f'<progress value="{row.round}" max="{self._rounds}"></progress> {text}',
-        }
-        if self._handle is None:
-            self._handle = self._display(bundle, raw=True, display_id=True)
-        else:
-            self._handle.update(bundle, raw=True)
+        """Draw it."""
+        self._bar.draw(run.history[-1].round, _told(run, self._rounds))
 
 
 def progress(rounds: int, stream: TextIO | None = None) -> list[Callback]:
     """Return the progress bar for where this process shows its output: a notebook, a terminal, or none in a file."""
-    stream = stream or sys.stderr
-    shell = sys.modules.get("IPython")
-    if shell is not None and "ipykernel" in sys.modules and shell.get_ipython() is not None:
-        return [NotebookBar(shell.display.display, rounds)]
-    return [ProgressBar(stream, rounds)] if stream.isatty() else []
+    shown = bar(rounds, stream)
+    return [] if shown is None else [Progress(shown, rounds)]
 
 
 def _told(run: SimulatedRun, rounds: int) -> str:

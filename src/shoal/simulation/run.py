@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import nn
 
+from shoal.core import html
 from shoal.core.errors import ConfigurationError, NotTraceable
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree
@@ -18,10 +19,12 @@ from shoal.simulation.checkpoint import Saved
 from shoal.simulation.clients import Source
 from shoal.simulation.course import Course, Failure, play
 from shoal.simulation.crew import Crew
-from shoal.simulation.history import History, Row
+from shoal.simulation.history import Row
 from shoal.simulation.selection import Selection
 from shoal.simulation.trainers import Choice
 from shoal.simulation.virtual import VirtualRounds
+from shoal.tracking.history import History
+from shoal.tracking.tracker import Noted, Tracker, noting
 from shoal.train.data import ClientData
 from shoal.train.evaluate import evaluate, load_model
 from shoal.train.task import CompiledTask, Task
@@ -41,6 +44,7 @@ class Setup:
     hire: Callable[[Choice], Crew]
     devices: Callable[[Saved], VirtualRounds] | None = None
     callbacks: Sequence[Callback] = ()
+    trackers: Sequence[Tracker] = ()
     test: ClientData | None = None
     path: Path | None = None
     every: int = 1
@@ -53,7 +57,7 @@ class SimulatedRun:
     def __init__(self, setup: Setup, saved: Saved) -> None:
         self._setup = setup
         self._saved = saved
-        self._stopped = False
+        self._noted = Noted(())
 
     @property
     def task(self) -> Task:
@@ -81,7 +85,7 @@ class SimulatedRun:
         return list(self._course.state.versions)
 
     @property
-    def history(self) -> History:
+    def history(self) -> History[Row]:
         """One row a round."""
         return History(self._saved.rows)
 
@@ -108,6 +112,23 @@ class SimulatedRun:
         """Return the task's model with the arrays of the newest version, or others, in evaluation mode."""
         return load_model(self.task, self.params if params is None else params)
 
+    def plot(self, *columns: str) -> Any:
+        """Draw columns of the history (by default all losses) over the rounds and return matplotlib's axes."""
+        return self.history.plot(*columns)
+
+    def _repr_html_(self) -> str:
+        state, rows = self._course.state, self.history
+        told = {
+            "rounds": f"{len(rows)} of {self.spec.rounds}",
+            "clients": f"{self._saved.cohort} of {len(self._setup.source.names)} a round",
+            "trainer": f"{self.choice.trainer}: {self.choice.reason}",
+            "loss": rows[-1].loss if rows else None,
+            **(rows[-1].measures if rows else {}),
+            "kept out": len(self.failures) or None,
+            "version": f"{state.latest.number}, {html.short(state.latest.digest)}",
+        }
+        return html.facts(f"simulated run of {self.spec.name}", told)
+
     def stop(self, reason: str) -> None:
         """End the run after this round."""
         self._course.stop(reason)
@@ -125,6 +146,10 @@ class SimulatedRun:
 
     def go_on(self) -> "SimulatedRun":
         """Play the rounds that are left."""
+        with noting(self._setup.trackers, self.spec) as self._noted:
+            return self._play()
+
+    def _play(self) -> "SimulatedRun":
         if self._setup.devices is not None:
             virtual = self._setup.devices(self._saved)
             while not self._course.over:
@@ -174,6 +199,7 @@ class SimulatedRun:
                 measures=self._measures(),
             )
         )
+        self._noted.log(self._saved.rows[-1].cells())
         self._after(number)
 
     def _measures(self) -> dict[str, float]:

@@ -24,6 +24,7 @@ from shoal.simulation.selection import Selection, Uniform
 from shoal.simulation.trainers import Choice, choose, make_trainer
 from shoal.simulation.virtual import VirtualRounds
 from shoal.simulation.workers import Processes
+from shoal.tracking.tracker import Tracker
 from shoal.train.data import client_data
 from shoal.train.device import torch_device
 from shoal.train.task import CompiledTask, Task, compile_task
@@ -40,7 +41,7 @@ def simulate(
     workers: int | Literal["ray"] = 1,
     device: str = "cpu",
     selection: Selection | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback | Tracker] = (),
     checkpoint: str | Path | None = None,
     every: int = 10,
     resume: str | Path | None = None,
@@ -68,7 +69,9 @@ def simulate(
     never, and the coordinator's own rounds decide what counts. `plan` says by which rules (deadline, over-selection,
     late updates); a strategy with buffered rounds is simulated over a population always. See `run.rounds`.
 
-    A progress bar is drawn in terminals and notebooks; not with `show=False`.
+    `callbacks` are called with the run after every round, and one that returns True ends it; a tracker
+    (`shoal.tracking`) takes note of the run instead. A progress bar is drawn in terminals and notebooks; not with
+    `show=False`.
 
     Raises ConfigurationError, DataError and TaskError for what cannot be simulated, before the first round where it
     can be seen. A client whose loss or update is NaN or infinite is kept out of its round: see `run.failures`.
@@ -93,7 +96,8 @@ def simulate(
         source=source,
         selection=selection or Uniform(),
         hire=_hire(task, compiled, source, workers, device, ray_address),
-        callbacks=[*(progress(rounds) if show else []), *callbacks],
+        callbacks=[*(progress(rounds) if show else []), *(c for c in callbacks if not isinstance(c, Tracker))],
+        trackers=[tracker for tracker in callbacks if isinstance(tracker, Tracker)],
         test=None if task.test is None else client_data("test", task.test),
         path=None if checkpoint is None else Path(checkpoint),
         every=every,
