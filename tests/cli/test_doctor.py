@@ -6,12 +6,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from typer.testing import CliRunner
 
 from shoal.cli import doctor
 from shoal.cli.main import app
+from shoal.core.errors import Abandoned
+from shoal.researcher.coordinator import Coordinator
 from shoal.testing.server_process import ServerProcess
 from shoal.wire.messages import Health
 
@@ -89,19 +92,22 @@ def test_a_coordinator_that_is_away_is_wrong(tmp_path):
 
 @pytest.mark.processes
 def test_top_tells_of_each_change_and_ends_by_ctrl_c(server):
-    from shoal.researcher.coordinator import Coordinator
-
-    with subprocess.Popen(
-        [sys.executable, "-m", "shoal", "top", "--url", server.url, "--token", server.admin_token, "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    command = [sys.executable, "-m", "shoal", "top", "--url", server.url, "--token", server.admin_token, "--json"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+        Coordinator.connect(server.url, token=server.admin_token) as coordinator,
+        ThreadPoolExecutor() as threads,
+    ):
         assert process.stdout is not None
-        with Coordinator.connect(server.url, token=server.admin_token) as coordinator:
-            coordinator.statistics(("age",), goal=2)
-            first = json.loads(process.stdout.readline())
-            assert (first["kind"], first["phase"]) == ("statistics", "collecting")
-            coordinator.pause(first["id"])
+        measuring = threads.submit(coordinator.statistics, ("age",), goal=2)  # it waits for owners, who never come
+        first = json.loads(process.stdout.readline())
+        assert (first["kind"], first["phase"]) == ("statistics", "collecting")
+        with Coordinator.connect(server.url, token=server.admin_token) as other:
+            other.pause(first["id"])
             assert json.loads(process.stdout.readline())["phase"] == "paused"
+            other.cancel(first["id"])
+        assert json.loads(process.stdout.readline())["phase"] == "cancelled"
+        with pytest.raises(Abandoned):
+            measuring.result(60)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130

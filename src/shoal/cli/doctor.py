@@ -88,7 +88,8 @@ def _extra(package: str, purpose: str, extra: str) -> Finding:
         found = version(package)
     except PackageNotFoundError:
         return Finding(package, "note", f"not installed: no {purpose}", f"pip install '{extra}'")
-    wanted = next((line for line in requires("shoal") or () if line.startswith(f"{package}>") and "extra" in line), "")
+    asked = (line.partition(";") for line in requires("shoal") or () if "extra" in line)
+    wanted = next((bounds for bounds, _, _ in asked if bounds.rstrip("<>=.,0123456789") == package), "")
     if wanted and not _fits(found, wanted):
         return Finding(package, "wrong", f"{found} is installed", f"pip install '{extra}', which takes {wanted}")
     return Finding(package, "ok", found)
