@@ -43,6 +43,24 @@ def test_a_task_ends_early_when_nothing_improves(federation: Federation):
     assert "'loss' has not improved" in federation.researcher.status(run.id).reason
 
 
+def test_publish_takes_an_early_end_as_it_is_typed(federation: Federation, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    connect, transport = Coordinator.connect, federation.transport
+    monkeypatch.setattr(
+        Coordinator, "connect", lambda url, *, token, ca: connect(url, token=token, transport=transport)
+    )
+    code = tmp_path / "line.py"
+    code.write_text("from tests.agent.federation import line_task\n\ntask = line_task()\n")
+    federation.start("bob")
+    stop = ["--stop-metric", "loss", "--patience", "1", "--min-improvement", "1e9"]
+    given = [f"{code}:task", "--rounds", "50", "--owners", "1", "--no-plan", *stop, "--watch", "--json"]
+    done = CliRunner().invoke(app, ["publish", *given, "--url", "http://shoal", "--token", federation.admin])
+    assert done.exit_code == 0, done.output
+    told = [msgspec.json.decode(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [line["round"] for line in told if "round" in line] == [1, 2]
+    status = federation.researcher.status(told[0]["task"])
+    assert (status.phase, "'loss' has not improved by more than" in status.reason) == ("finished", True)
+
+
 def test_a_goal_is_needed_and_must_be_the_buffers_size(federation: Federation):
     with pytest.raises(TaskError, match="has no goal"):
         federation.researcher.publish(line_task(), rounds=1, plan=False)

@@ -203,6 +203,33 @@ def test_every_full_buffer_makes_a_version_and_devices_come_again():
     assert [each.assignment for each in fold.contributions] == [first.id, second.id]
 
 
+def test_a_device_has_one_outstanding_update_whatever_happens_meanwhile():
+    state = buffered(size=2, concurrency=3)
+    given = assign(state, "slow")
+    assert unchanged(state, CheckedIn("slow"), 2.0)[0].assignment == given
+    take_part(state, "ann", "bob")
+    assert unchanged(state, CheckedIn("slow"), 3.0)[0].assignment == given
+    commit(state)  # the same work goes on, from the version it began with
+    assert unchanged(state, CheckedIn("slow"), 4.0)[0].assignment == given
+    assert [lease.assignment.id for lease in state.leases.values() if lease.state is LeaseState.OFFERED] == [given.id]
+    accepted = report(state, given, 5.0)
+    assert unchanged(state, Reported(given.id, "slow", "slow from v0", 10, 100), 6.0) == accepted
+    assert state.reports == 1
+    assert assign(state, "slow", 7.0).id != given.id
+
+
+def test_work_that_ran_out_frees_its_place_and_a_later_one_is_another():
+    state = buffered(size=2, concurrency=1)
+    first = assign(state, "slow", 0.0)
+    assert isinstance(unchanged(state, CheckedIn("ann"), 1.0)[0], Wait)
+    state.handle(Ticked(), 31.0)
+    again = assign(state, "slow", 32.0)
+    assert isinstance(unchanged(state, CheckedIn("ann"), 33.0)[0], Wait)
+    assert len([lease for lease in state.leases.values() if lease.state is LeaseState.OFFERED]) == 1
+    report(state, again, 34.0)
+    assert (state.reports, again.device) == (1, first.device)
+
+
 def test_a_stale_update_is_damped_by_the_versions_it_is_behind():
     state = buffered(size=2, concurrency=4, staleness=3)
     slow = assign(state, "slow")

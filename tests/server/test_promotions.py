@@ -12,6 +12,7 @@ import numpy as np
 from shoal.algorithms import evaluation
 from shoal.core.serving import Canary, Serving
 from shoal.core.task import Component, weight_units
+from shoal.rounds.events import RolledBack
 from shoal.server.app import build_app
 from shoal.server.coordinator import Coordinator
 from shoal.server.retention import used
@@ -121,6 +122,20 @@ def test_a_canary_that_nobody_measures_ends_with_its_evaluation(served: Served):
     served.clock.advance(CANARY.deadline)
     assert settled(served, task, "rolled back").steps[-1].reason == "not measured within 1000 s"
     assert served.coordinator.tasks.find(guard).state.phase == "cancelled"
+
+
+def test_an_evaluation_that_was_left_open_when_its_canary_ended_is_ended(served: Served):
+    task = tried(served)
+    running = served.coordinator.tasks.find(task)
+    guard = served.coordinator.tasks.find(running.state.heads.candidate.guard)
+    # all that is durable when a coordinator is killed right after the verdict
+    served.client._transport._on_loop(running.handle(RolledBack(1, 0, "ann", "no")))
+    for _ in range(200):
+        served.coordinator.bell.ring()
+        heads(served, task)
+        if guard.state.phase.over:
+            break
+    assert (guard.state.phase, guard.state.reason) == ("cancelled", "its canary is over")
 
 
 def test_devices_that_cannot_use_a_candidate_end_its_canary(served: Served):

@@ -56,17 +56,19 @@ class Promotions:
 
     async def _step(self, task: RunningTask) -> None:
         candidate = task.state.heads.candidate
-        if candidate is not None and candidate.measured is None:
+        if candidate is None:
+            await self._over(_last_guard(task.state))
+        elif candidate.measured is None:
             await self._measure(task, candidate)
         due = promotion.next_step(task.state, self.clock())
         if due is None:
             return
-        await task.handle(due)
         if isinstance(due, Promoted | RolledBack) and candidate is not None:
-            await self._over(candidate)
+            await self._over(candidate.guard)  # before anybody is told that the canary is over
+        await task.handle(due)
 
-    async def _over(self, candidate: Candidate) -> None:
-        guard = self.tasks.get(candidate.guard)
+    async def _over(self, name: str) -> None:
+        guard = self.tasks.get(name)
         if guard is not None and not guard.state.phase.over:
             await self.tasks.cancel(guard.task, "its canary is over")
 
@@ -127,7 +129,7 @@ class Promotions:
         former = state.heads.candidate
         await task.handle(event)
         if former is not None:
-            await self._over(former)
+            await self._over(former.guard)
         return self.heads(task)
 
     async def roll_back(self, task: RunningTask, asked: RollBackRequest, by: str) -> HeadsReply:
@@ -142,7 +144,7 @@ class Promotions:
         number = candidate.number if ends and candidate is not None else head
         await task.handle(RolledBack(number, head if ends or to is None else to, by, asked.reason[:REASON_LETTERS]))
         if candidate is not None:
-            await self._over(candidate)
+            await self._over(candidate.guard)
         return self.heads(task)
 
     async def rewind(self, task: RunningTask, asked: RewindRequest, by: str) -> HeadsReply:
@@ -203,6 +205,11 @@ def heads_for(task: RunningTask, device: str) -> HeadsHere:
 def _subject(state: TaskState, candidate: Candidate) -> Subject:
     tried, served = state.versions[candidate.number], state.versions[promotion.head(state)]
     return Subject(state.task, state.spec.name, tried.digest, served.digest)
+
+
+def _last_guard(state: TaskState) -> str:
+    # a coordinator that died right after a canary was over has left its evaluation open
+    return next((step.reason for step in reversed(state.heads.steps) if step.what == "guard"), "")
 
 
 def _name(task: str, candidate: Candidate) -> str:
