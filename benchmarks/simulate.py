@@ -3,12 +3,14 @@
     python benchmarks/simulate.py --json
     python benchmarks/simulate.py --workload w1 --trainer graph --trainer loop --turns 3 --json
     python benchmarks/simulate.py --pfl-venv VENV --fedjax-venv VENV --json
+    python benchmarks/simulate.py --short --json
 
 Every line is measured in a process of its own, by processor time: the numbers hold on a machine that is shared, as far
 as its caches are not. The first rounds, which import, trace and compile, count for `cold_start_s` (process start to the
 end of round 1) and `warm_cpu_s`, not for `updates_per_cpu_s`. `grown_mb` is by how much the peak of memory rose after
 them, `own_share` the part of the CPU seconds that workers do not take over. `loss` is that of the model after one more
-round than the workload says, by which all simulators can be compared.
+round than the workload says, by which all simulators can be compared. `--short` shows in few seconds that everything
+runs; its speeds say little.
 
 The scripts of the peers are in `benchmarks/peers`, with what to install; each needs a venv of its own.
 """
@@ -28,6 +30,10 @@ from processes import processes
 
 ROUNDS = {"w1": 400, "w1_1000": 60, "w2": 11, "w3": 200, "million": 60}
 """Rounds after the warm-up that are measured: enough for a second or more."""
+
+SHORT_ROUNDS = 2
+SHORT_WORKLOADS = ("w1", "million")
+SHORT_TRAINERS = ("vmapped",)
 
 WARM = 3
 
@@ -160,10 +166,11 @@ def peer(name: str, venv: str, workload: str) -> dict[str, Any]:
 
 def results(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     venvs = {"pfl": options.pfl_venv, "fedjax": options.fedjax_venv}
-    for workload in options.workload or ROUNDS:
-        rounds = options.rounds or ROUNDS[workload]
+    short: bool = options.short
+    for workload in options.workload or (SHORT_WORKLOADS if short else ROUNDS):
+        rounds = options.rounds or (SHORT_ROUNDS if short else ROUNDS[workload])
         for _ in range(options.turns):
-            for trainer in options.trainer or TRAINERS:
+            for trainer in options.trainer or (SHORT_TRAINERS if short else TRAINERS):
                 fewer = max(2, rounds // 20) if trainer == "loop" and workload != "w2" else rounds
                 given = ["--one", workload, trainer, "--workers", str(options.workers), "--rounds", str(fewer)]
                 yield apart(given)
@@ -181,6 +188,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=0, help="rounds to measure (by default about a second or more)")
     parser.add_argument("--turns", type=int, default=1, help="how often everything is measured, one after the other")
+    parser.add_argument("--short", action="store_true", help="few rounds of two workloads by one trainer")
     for name in PEERS:
         parser.add_argument(f"--{name}-venv", default="", metavar="FOLDER", help=f"where {name} is installed")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")

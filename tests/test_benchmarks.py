@@ -1,4 +1,4 @@
-"""The benchmark of the coordinator runs, with a small load: every figure is there and is what it says it is."""
+"""Benchmarks run, with a small load: every figure is there and is what it says it is."""
 
 import json
 import math
@@ -36,3 +36,21 @@ def test_a_part_that_does_not_exist_is_named():
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert ran.returncode == 2
     assert "everything" in ran.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_benchmark_of_simulations_gives_every_figure():
+    command = [sys.executable, "benchmarks/simulate.py", "--short", "--json"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert ran.returncode == 0, ran.stderr
+    first, million = (json.loads(line) for line in ran.stdout.splitlines())
+    page = (ROOT / "docs" / "simulation.md").read_text()
+    assert "benchmarks/simulate.py" in page
+    for found, name in ((first, "w1"), (million, "million")):
+        assert (found["workload"], found["trainer"], found["chosen"]) == (name, "vmapped", "vmapped")
+        figures = ("updates_per_cpu_s", "peak_rss_mb", "cold_start_s", "warm_cpu_s", "loss")
+        assert all(math.isfinite(found[key]) and found[key] > 0 for key in figures), found
+    # what every simulator gives from these weights, cohorts and batches
+    assert first["loss"] == pytest.approx(0.7759, abs=5e-5)
+    assert million["grown_mb"] < 30

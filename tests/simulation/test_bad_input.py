@@ -101,6 +101,17 @@ def test_a_client_whose_rows_are_no_numbers_is_kept_out_even_when_it_is_the_firs
     ] * 2
 
 
+def test_one_client_with_numbers_is_enough_to_try_a_task_on():
+    clients = [numbers() for _ in range(10)]
+    for x, _ in clients[:9]:
+        x[0, 0] = np.nan
+    run = shoal.simulate(regression_task(PLAN), clients, rounds=1, trainer="loop")
+    assert [(row.reports, row.failed) for row in run.history] == [(1, 9)]
+    clients[9][0][3, 1] = np.inf
+    with pytest.raises(DataError, match="client '0' and 9 others hold NaN or infinity among their first 4 rows"):
+        shoal.simulate(regression_task(PLAN), clients, rounds=1, callbacks=[never])
+
+
 @pytest.mark.parametrize("trainer", ["loop", "vmapped"])
 def test_an_empty_client_of_a_lazy_source_is_named(trainer: str):
     with pytest.raises(NoRows, match="client 'c7' has no examples"):
@@ -133,3 +144,15 @@ def test_settings_of_another_kind_are_refused_by_name():
         LocalPlan(optimizer=torch.optim.SGD)  # type: ignore[arg-type]
     with pytest.raises(TaskError, match=r"task 'regression' with the strategy 'fedavg'"):
         regression_task(PLAN, strategy="fedavg")
+
+
+@pytest.mark.parametrize("workers", [2, "ray"])
+def test_an_accelerator_with_workers_is_refused_wherever_there_is_one(workers: Any):
+    with pytest.raises(ConfigurationError, match=rf"workers={workers!r} on the device 'cuda'.*takes one process"):
+        shoal.simulate(regression_task(PLAN), regression_clients(), rounds=1, device="cuda", workers=workers)
+
+
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"workers": "many"}, {"workers": 2, "ray_address": "auto"}])
+def test_workers_that_cannot_be_are_refused(wrong: dict[str, Any]):
+    with pytest.raises(ConfigurationError, match="workers="):
+        shoal.simulate(regression_task(PLAN), regression_clients(), rounds=1, callbacks=[never], **wrong)

@@ -117,16 +117,19 @@ def loaded(source: Source, jobs: Sequence[tuple[str, str, int]], most: int = ROW
 def first_rows(source: Source, count: int) -> dict[str, Any]:
     """Return a batch of a client's rows: what a task is tried on when it has no example.
 
-    It is the first client whose rows there are finite, of the first few; of others the rounds tell.
+    It is the first client whose rows there are finite, of all in memory or of the first few of a lazy source; of others
+    the rounds tell. Raises DataError when there is none.
     """
-    first: dict[str, Any] = {}
-    for name in source.names[:TRIED]:
+    names = source.names if isinstance(source, Loaded) else source.names[:TRIED]
+    for name in names:
         (client,) = load(source, [(name, "", 0)])
         batch = {array: values[:count] for array, values in client.arrays.items()}
         if all(np.isfinite(values).all() for values in batch.values() if values.dtype.kind == "f"):
             return batch
-        first = first or batch
-    return first
+    raise DataError(
+        f"client {names[0]!r} and {len(names) - 1} others hold NaN or infinity among their first {count} rows",
+        "mend the rows, or give the task an example: Task(..., example=(x, y))",
+    )
 
 
 def _for_round(data: Any, name: str, assignment: str, seed: int) -> ClientData:

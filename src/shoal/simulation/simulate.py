@@ -76,6 +76,7 @@ def simulate(
     Raises ConfigurationError, DataError and TaskError for what cannot be simulated, before the first round where it
     can be seen. A client whose loss or update is NaN or infinite is kept out of its round: see `run.failures`.
     """
+    _check_workers(workers, device, ray_address)
     torch_device(device)
     source = source_of(clients)
     if population is None and task.strategy.buffered is not None:
@@ -125,6 +126,18 @@ def _round_plan(task: Task, source: Source, cohort: int | None, plan: RoundPlan 
     return RoundPlan(goal) if plan is None else plan
 
 
+def _check_workers(workers: int | str, device: str, ray_address: str | None) -> None:
+    known = workers == "ray" or (isinstance(workers, int) and workers >= 1)
+    if not known or (ray_address is not None and workers != "ray"):
+        raise ConfigurationError(
+            f"workers={workers!r}, ray_address={ray_address!r}", 'give at least 1, or "ray" with or without an address'
+        )
+    if device != "cpu" and workers != 1:
+        raise ConfigurationError(
+            f"workers={workers!r} on the device {device!r}", "an accelerator takes one process: leave out workers"
+        )
+
+
 def _check_virtual(workers: int | str, selection: Selection | None, path: str | Path | None) -> None:
     """Refuse what a population cannot have: it selects itself, one report after the other, and lives in memory."""
     given = {"workers": workers if workers != 1 else None, "selection": selection, "checkpoint": path}
@@ -169,16 +182,6 @@ def _choice(
 def _hire(
     task: Task, compiled: CompiledTask, source: Source, workers: int | str, device: str, ray_address: str | None
 ) -> Callable[[Choice], Crew]:
-    known = workers == "ray" or (isinstance(workers, int) and workers >= 1)
-    if not known or (ray_address is not None and workers != "ray"):
-        raise ConfigurationError(
-            f"workers={workers!r}, ray_address={ray_address!r}", 'give at least 1, or "ray" with or without an address'
-        )
-    if device != "cpu" and workers != 1:
-        raise ConfigurationError(
-            f"workers={workers!r} on the device {device!r}", "an accelerator takes one process: leave out workers"
-        )
-
     def alone(choice: Choice) -> Alone:
         return Alone(make_trainer(choice.trainer, task, device), source, compiled.spec)
 
