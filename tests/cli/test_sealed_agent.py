@@ -1,4 +1,4 @@
-"""An agent whose home is sealed, as typed, at a real coordinator: it joins, answers, and comes back with its key only."""
+"""An agent whose home is sealed, typed at a real coordinator: it joins, answers, and comes back with its key only."""
 
 import json
 import secrets
