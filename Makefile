@@ -95,7 +95,7 @@ lint: .venv/developed
 	$(BIN)/lint-imports
 
 bench: .venv/developed
-	$(BIN)/python benchmarks/rounds.py --json
+	for part in rounds coordinator devices simulate remote dashboard; do $(BIN)/python benchmarks/$$part.py --json || exit 1; done
 
 chaos: .venv/developed
 	$(BIN)/python benchmarks/chaos.py --kills 1000 --forked

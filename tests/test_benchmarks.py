@@ -54,3 +54,13 @@ def test_the_benchmark_of_simulations_gives_every_figure():
     # what every simulator gives from these weights, cohorts and batches
     assert first["loss"] == pytest.approx(0.7759, abs=5e-5)
     assert million["grown_mb"] < 30
+
+
+def test_the_benchmark_of_the_dashboard_falls_not_behind():
+    command = [sys.executable, "benchmarks/dashboard.py", "--json", "--events", "400"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["behind"] == 0
+    assert 0 < found["frames"] < 400
+    assert found["first_paint_bytes"] < 100_000
