@@ -56,6 +56,8 @@ def test_the_benchmark_of_simulations_gives_every_figure():
     assert million["grown_mb"] < 30
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_the_benchmark_of_the_dashboard_falls_not_behind():
     command = [sys.executable, "benchmarks/dashboard.py", "--json", "--events", "400"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
