@@ -1,6 +1,10 @@
 """Where a task stands."""
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
+
+Shown: TypeAlias = Literal["collecting", "committing", "paused", "finished", "failed", "cancelled"]
+"""A phase as people see it."""
 
 
 class Phase(StrEnum):

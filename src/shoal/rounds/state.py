@@ -55,6 +55,7 @@ from shoal.rounds.heads import Heads
 from shoal.rounds.lease import Counted, Lease, Roster
 from shoal.rounds.lease import LeaseState as LeaseState
 from shoal.rounds.phase import Phase as Phase
+from shoal.rounds.phase import Shown
 from shoal.rounds.record import RoundRecord
 from shoal.rounds.setback import rebase, set_back
 
@@ -109,6 +110,11 @@ class TaskState:
     def latest(self) -> ModelVersion:
         """The newest version."""
         return self.versions[-1]
+
+    @property
+    def shown(self) -> Shown:
+        """The phase as people see it: a task that rests is paused, whatever its round does."""
+        return "paused" if self.paused is not None and not self.phase.over else self.phase.value
 
     @property
     def base(self) -> ModelVersion:

@@ -51,7 +51,6 @@ ORDER = {
 
 def view(state: TaskState, now: float) -> TaskView:
     """Return where a task stands."""
-    resting = state.paused is not None and not state.phase.over
     states: dict[str, int] = {}
     for lease in state.leases.values():
         states[lease.state] = states.get(lease.state, 0) + 1
@@ -59,7 +58,7 @@ def view(state: TaskState, now: float) -> TaskView:
         id=state.task,
         name=state.spec.name,
         kind=state.spec.kind,
-        phase="paused" if resting else state.phase.value,
+        phase=state.shown,
         round=state.round,
         rounds=state.spec.rounds,
         attempt=state.attempt,

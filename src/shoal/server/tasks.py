@@ -175,12 +175,11 @@ class Tasks(Mapping[str, RunningTask]):
     def status(self, task: RunningTask) -> TaskStatus:
         """Return where a task stands."""
         state = task.state
-        resting = state.paused is not None and not state.phase.over
         return TaskStatus(
             id=task.task,
             name=state.spec.name,
             kind=state.spec.kind,
-            phase="paused" if resting else state.phase.value,
+            phase=state.shown,
             round=state.round,
             rounds=state.spec.rounds,
             attempt=state.attempt,

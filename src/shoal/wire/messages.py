@@ -14,6 +14,7 @@ from shoal.core.task import Kind
 from shoal.core.types import Assignment, Costs, ModelVersion
 from shoal.core.value import value
 from shoal.rounds.heads import Note, Refusal, Step
+from shoal.rounds.phase import Shown
 
 PROTOCOL = 1
 """Version of the protocol; a coordinator refuses calls of another one with 426."""
@@ -158,7 +159,7 @@ class TaskStatus:
     id: str
     name: str
     kind: Kind
-    phase: Literal["collecting", "committing", "paused", "finished", "failed", "cancelled"]
+    phase: Shown
     round: int
     rounds: int
     attempt: int

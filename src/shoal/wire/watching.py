@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 from shoal.core.errors import TooLarge
 from shoal.core.task import Kind
 from shoal.core.types import ModelVersion
+from shoal.rounds.phase import Shown
 from shoal.rounds.record import RoundRecord
 
 Role: TypeAlias = Literal["admin", "researcher", "owner", "viewer"]
@@ -60,7 +61,7 @@ class TaskView:
     id: str
     name: str
     kind: Kind
-    phase: str
+    phase: Shown
     round: int
     rounds: int
     attempt: int

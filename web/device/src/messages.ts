@@ -1058,7 +1058,8 @@ export interface components {
             name: string;
             opens: number;
             parts: components["schemas"]["Part"][];
-            phase: string;
+            /** @enum {unknown} */
+            phase: "cancelled" | "collecting" | "committing" | "failed" | "finished" | "paused";
             published: number;
             reason: string;
             record: components["schemas"]["RoundRecord"];
