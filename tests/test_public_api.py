@@ -50,6 +50,7 @@ PUBLIC = [
     "fednova",
     "fedper",
     "fedprox",
+    "fedrep",
     "fedyogi",
     "get",
     "get_async",

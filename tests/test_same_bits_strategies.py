@@ -27,6 +27,7 @@ STRATEGIES = [
     shoal.ditto(lam=0.5),
     shoal.fedbn(),
     shoal.fedper("3.*"),
+    shoal.fedrep("3.*", head_epochs=2),
     shoal.qfedavg(q=1.0),
 ]
 STATELESS = ("fednova", "qfedavg")

@@ -48,6 +48,7 @@ _PUBLIC = {
     "fednova": "shoal.algorithms.fednova",
     "fedper": "shoal.algorithms.fedper",
     "fedprox": "shoal.algorithms.fedprox",
+    "fedrep": "shoal.algorithms.fedrep",
     "fedyogi": "shoal.algorithms.fedopt",
     "qfedavg": "shoal.algorithms.qfedavg",
     "scaffold": "shoal.algorithms.scaffold",

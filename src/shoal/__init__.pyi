@@ -20,6 +20,7 @@ from shoal.algorithms.fedopt import fedadam as fedadam
 from shoal.algorithms.fedopt import fedyogi as fedyogi
 from shoal.algorithms.fedper import fedper as fedper
 from shoal.algorithms.fedprox import fedprox as fedprox
+from shoal.algorithms.fedrep import fedrep as fedrep
 from shoal.algorithms.local import adam as adam
 from shoal.algorithms.local import adamw as adamw
 from shoal.algorithms.local import sgd as sgd

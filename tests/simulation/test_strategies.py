@@ -193,6 +193,67 @@ def test_fedper_by_hand(trainer):
     assert own == pytest.approx({"low": -0.4, "high": 1.04}, abs=1e-6)
 
 
+def two_numbers(strategy: Strategy, plan: LocalPlan) -> Task:
+    """y = w x + b from w = 1 and b = 0, b being each client's own."""
+    model = nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.zero_()
+    return Task("two", model, mse_loss, local=plan, strategy=strategy)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_fedrep_by_hand(trainer):
+    # losses (w + b - 0)**2 and (w + b - 4)**2 in steps of 0.1, two of b and then one of w. From w = 1:
+    # "low" b = -0.2, -0.36, w = 1 - 0.2 * 0.64 = 0.872; "high" b = 0.6, 1.08, w = 1 + 0.2 * 1.92 = 1.384
+    # from w = 1.128: b = -0.5136, -0.63648, w = 1.029696; b = 1.4384, 1.72512, w = 1.357376
+    one = np.ones((1, 1), np.float32)
+    task = two_numbers(shoal.fedrep("bias", head_epochs=2), LocalPlan(optimizer=shoal.sgd(0.1)))
+    done = shoal.simulate(task, {"low": (one, 0 * one), "high": (one, 4 * one)}, rounds=2, trainer=trainer)
+    assert weight(done) == pytest.approx((1.029696 + 1.357376) / 2, abs=1e-6)
+    own = {name: float(tree["bias"][0]) for name, tree in done.personal.items()}
+    assert own == pytest.approx({"low": -0.63648, "high": 1.72512}, abs=1e-6)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_fedrep_is_two_trainings_of_torch(trainer):
+    """With momentum and decay, which would move what has no gradient."""
+    clients = {name: (client.data()[0] + 0.5, client.data()[1]) for name, client in TWO.items()}
+    optimizer = shoal.sgd(0.02, momentum=0.9, weight_decay=0.1)
+    plan = LocalPlan(epochs=2, batch_size=1, optimizer=optimizer)
+    task = two_numbers(shoal.fedrep("bias", head_epochs=3), plan)
+    done = shoal.simulate(task, clients, rounds=3, trainer=trainer)
+
+    w, own = torch.ones(1), {name: torch.zeros(1) for name in TWO}
+    for _ in range(3):
+        ends = {}
+        for name in TWO:
+            x, y = (torch.from_numpy(part)[:1, 0] for part in clients[name])
+            numbers = [w, own[name]]
+            for epochs, which in ((3, 1), (2, 0)):
+                numbers[which] = numbers[which].clone().requires_grad_(True)
+                stepper = torch.optim.SGD([numbers[which]], lr=0.02, momentum=0.9, weight_decay=0.1)
+                for _ in range(epochs * TWO[name].rows):
+                    stepper.zero_grad()
+                    ((x * numbers[0] + numbers[1] - y) ** 2).sum().backward()
+                    stepper.step()
+                numbers[which] = numbers[which].detach()
+            ends[name], own[name] = numbers
+        w = sum(SHARES[name] * ends[name] for name in TWO)
+    assert weight(done) == pytest.approx(float(w), abs=1e-5)
+    for name, tree in done.personal.items():
+        assert float(tree["bias"][0]) == pytest.approx(float(own[name]), abs=1e-5)
+
+
+def test_fedrep_wants_a_head():
+    with pytest.raises(TaskError, match="FedRep without a pattern"):
+        shoal.fedrep()
+    with pytest.raises(TaskError, match="head_epochs=0"):
+        shoal.simulate(two_numbers(shoal.fedrep("bias", head_epochs=0), LocalPlan()), rows(), rounds=1)
+    with pytest.raises(TaskError, match="start='personal'"):
+        shoal.simulate(two_numbers(shoal.fedrep("bias"), LocalPlan(start="personal")), rows(), rounds=1)
+
+
 @pytest.mark.slow
 def test_a_larger_power_of_the_loss_serves_the_worst_client_better():
     ends = [weight(run(shoal.qfedavg(q=q), 60)) for q in (0.0, 1.0, 5.0)]

@@ -20,6 +20,7 @@ from shoal.algorithms.fednova import fednova
 from shoal.algorithms.fedopt import fedadagrad, fedadam, fedyogi
 from shoal.algorithms.fedper import fedper
 from shoal.algorithms.fedprox import fedprox
+from shoal.algorithms.fedrep import fedrep
 from shoal.algorithms.qfedavg import qfedavg
 from shoal.algorithms.registry import nearest
 from shoal.algorithms.rule import by_plan
@@ -236,5 +237,12 @@ _WRITTEN: tuple[tuple[str, Callable[[], Strategy], str, str], ...] = (
         lambda: fedper("head.*"),
         'Arivazhagan et al. 2019, "Federated Learning with Personalization Layers" (arXiv:1912.00818)',
         "x <- sum_k p_k y_k for the base layers; the personal ones stay with their clients",
+    ),
+    (
+        'shoal.fedrep("head.*")',
+        lambda: fedrep("head.*"),
+        'Collins et al. 2021, "Exploiting Shared Representations for Personalized Federated Learning" '
+        "(arXiv:2102.07089)",
+        "h_k <- h_k - lr * g_h(h_k, x), then y_k <- y_k - lr * g_x(h_k, y_k),  x <- sum_k p_k y_k",
     ),
 )

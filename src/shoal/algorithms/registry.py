@@ -15,6 +15,7 @@ from shoal.algorithms.aggregator import Aggregator
 from shoal.algorithms.ditto import Personalised
 from shoal.algorithms.feddyn import Dynamic, DynamicServer
 from shoal.algorithms.fednova import Normalised, NormalisedMean
+from shoal.algorithms.fedrep import HeadFirst
 from shoal.algorithms.mean import ExactMean
 from shoal.algorithms.optimizer import SGD, Adagrad, Adam, Momentum, ServerOptimizer, Yogi
 from shoal.algorithms.qfedavg import Fair, FairMean
@@ -32,7 +33,7 @@ SERVER_OPTIMIZERS: Mapping[str, Callable[..., ServerOptimizer]] = {
     part.name: part for part in (SGD, Momentum, Adagrad, Adam, Yogi, DynamicServer)
 }
 LOCAL_RULES: Mapping[str, Callable[..., LocalRule]] = {
-    part.name: part for part in (Controlled, Normalised, Dynamic, Personalised, Fair)
+    part.name: part for part in (Controlled, Normalised, Dynamic, Personalised, Fair, HeadFirst)
 }
 
 

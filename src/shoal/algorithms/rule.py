@@ -66,6 +66,11 @@ class LocalRule(Protocol):
         """Return the update that leaves, with its extra trees, and the trees that the client keeps."""
         return work.update, {}
 
+    def local_first(self, plan: LocalPlan) -> LocalPlan | None:
+        """Return the plan of a training of the local arrays alone, after which the others are trained alone."""
+        del plan
+        return None
+
     def companion(self, plan: LocalPlan) -> LocalPlan | None:
         """Return the plan of a second training in each round, whose result stays with the client."""
         del plan
@@ -74,7 +79,7 @@ class LocalRule(Protocol):
 
 def by_plan(rule: LocalRule, plan: LocalPlan) -> bool:
     """Whether the exported training step of a task is enough to follow a rule: one training, of plain gradients."""
-    return not (rule.corrects or rule.companion(plan) is not None)
+    return not (rule.corrects or rule.companion(plan) is not None or rule.local_first(plan) is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,7 @@ from shoal.train.cohort import CohortTrainer, LoopCohort, Trained
 from shoal.train.data import ClientData
 from shoal.train.ruled import RuledCohort
 from shoal.train.task import Task
+from shoal.train.turns import InTurns, turns
 from shoal.train.vmapped import VmappedCohort
 
 TRACE_SECONDS = 2.0
@@ -89,10 +90,17 @@ def make_trainer(name: str, task: Task, device: str) -> CohortTrainer:
         known = ["auto", *TRAINERS]
         raise ConfigurationError(f"no trainer {name!r}", f"use one of {', '.join(known)}{nearest(name, known)}")
     rule = registry.local_rule(task.plan)
+    if rule is None:
+        return _named(name, task, device)
+    if rule.local_first(task.plan) is None:
+        return RuledCohort(_named(name, task, device), rule, task)
+    first, second = (_named(name, turn, device) for turn in turns(task))
+    return RuledCohort(InTurns(first, second, rule), rule, task)
+
+
+def _named(name: str, task: Task, device: str) -> CohortTrainer:
     trainer = TRAINERS[name](task, device)
-    if name != "loop":
-        trainer = Naming(trainer, task)
-    return trainer if rule is None else RuledCohort(trainer, rule, task)
+    return trainer if name == "loop" else Naming(trainer, task)
 
 
 def choose(
