@@ -4,13 +4,14 @@
 # make test    everything that CI runs
 # make postgres PostgreSQL when root lacks it, for the tests of the store in it
 # make browser the device in TypeScript, and Chromium when root lacks it
+# make docs    the site of the documentation, in site/; warnings are errors
 # make bench   the numbers of the README
 # make chaos   kill the coordinator a thousand times and audit what is left
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help demo digits digits-page check test browser debian-browser postgres lint bench chaos clean
+.PHONY: help demo digits digits-page check test browser debian-browser postgres lint docs bench chaos clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -94,6 +95,9 @@ lint: .venv/developed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/developed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: .venv/developed
 	for part in rounds coordinator devices simulate remote dashboard; do $(BIN)/python benchmarks/$$part.py --json || exit 1; done
 
@@ -101,4 +105,4 @@ chaos: .venv/developed
 	$(BIN)/python benchmarks/chaos.py --kills 1000 --forked
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

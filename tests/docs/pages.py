@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "docs"
-BLOCK = re.compile(r"<!-- (?P<marks>[^>]*?) -->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- (?P<marks>[^>]*?) -->\n```(?P<language>\w+)(?: title=\"[^\"]*\")?\n(?P<text>.*?)```", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ def blocks(page: str) -> list[Block]:
     """Every block of a page. A block of a shell or of Python without a comment is an error: it would not be run."""
     text = (FOLDER / page).read_text()
     found = [Block(_marks(match["marks"]), match["text"]) for match in BLOCK.finditer(text)]
-    fences = re.findall(r"^```(?:sh|python)$", text, re.MULTILINE)
+    fences = re.findall(r"^```(?:sh|python)(?: title=.*)?$", text, re.MULTILINE)
     assert len(found) == len(fences), f"{page}: {len(fences)} blocks, {len(found)} say where they go"
     return found
 

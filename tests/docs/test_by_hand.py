@@ -1,8 +1,6 @@
 """The pages by-hand.md and python.md, followed as a reader would, against real processes."""
 
-import re
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.docs.pages import Block, blocks
+from tests.docs.following import follow, free_port, steps, write_files
+from tests.docs.pages import blocks
 from tests.docs.terminals import Terminals
 
 PAGE = "by-hand.md"
@@ -18,49 +17,13 @@ OTHER_ADDRESS = "127.0.0.2"
 """Stands for the first machine's address on the network: only a coordinator that listens on all of them answers."""
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
-
-
-def write_files(folder: Path) -> None:
-    folder.mkdir()
-    for block in blocks(PAGE):
-        if "file" in block.marks:
-            (folder / block.marks["file"]).write_text(block.text)
-
-
-def steps(part: str) -> list[Block]:
-    return [block for block in blocks(PAGE) if "terminal" in block.marks and block.marks.get("part", "one") == part]
-
-
-def learn_tokens(terminals: Terminals, printed: str) -> None:
-    for word, name in (("ADMIN-TOKEN", "admin token"), ("ENROLMENT-TOKEN", "enrolment token")):
-        found = re.search(rf"{name}:\s+(\S+)", printed)
-        assert found is not None, printed
-        terminals.words[word] = found[1]
-
-
-def follow(part: str, terminals: Terminals, machines: dict[str, Path]) -> list[str]:
-    """Do every step of a part; return what the researcher saw."""
-    seen = []
-    for block in steps(part):
-        terminal = block.marks["terminal"]
-        printed = terminals.type(terminal, block.text, machines[block.marks.get("machine", "first")])
-        if terminal == "coordinator":
-            learn_tokens(terminals, printed)
-        if terminal == "researcher":
-            seen.append(printed)
-    return seen
-
-
 @pytest.fixture(scope="module")
 def first_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Terminals, Path, list[str]]]:
     """The first part of the page, done; its coordinator and owners still run."""
     folder = tmp_path_factory.mktemp("one") / "work"
-    write_files(folder)
+    write_files(PAGE, folder)
     with Terminals({"8080": free_port()}) as terminals:
-        yield terminals, folder, follow("one", terminals, {"first": folder})
+        yield terminals, folder, follow(PAGE, terminals, {"first": folder})["researcher"]
 
 
 @pytest.mark.processes
@@ -108,12 +71,12 @@ def test_from_python(first_machine: tuple[Terminals, Path, list[str]], monkeypat
 def test_on_two_machines(tmp_path: Path):
     machines = {name: tmp_path / name for name in ("first", "second")}
     for folder in machines.values():
-        write_files(folder)
-    (make_rows,) = [block for block in steps("one") if "make_rows" in block.text]
+        write_files(PAGE, folder)
+    (make_rows,) = [block for block in steps(PAGE) if "make_rows" in block.text]
     with Terminals({"8080": free_port(), "192.0.2.10": OTHER_ADDRESS}) as terminals:
         terminals.type("researcher", make_rows.text, machines["first"])
         shutil.move(machines["first"] / "alice.npz", machines["second"])
-        (trained,) = follow("two", terminals, machines)
+        (trained,) = follow(PAGE, terminals, machines, "two")["researcher"]
     assert "checked 200 rows of 2 owners" in trained
     assert (machines["first"] / "prices.safetensors").exists()
     assert (machines["second"] / ".shoal" / "agents" / "alice" / "releases.jsonl").exists()
