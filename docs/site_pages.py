@@ -43,7 +43,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def linked_from_docs(text: str) -> str:
     """Return a page of the repository's top with its links as they are from `docs/`."""
-    text = text.replace("](docs/", "](")
+    text = text.replace("](docs/", "](").replace('="docs/', '="')
     for source, target in AT_THE_TOP.items():
         text = text.replace(f"]({source}", f"]({target}")
     return text

@@ -16,6 +16,7 @@ import shoal
 import shoal.data
 import shoal.plan
 import shoal.testing.laws
+import shoal.tracking
 
 DOCS = Path(__file__).parents[2] / "docs"
 SPEC = importlib.util.spec_from_file_location("site_pages", DOCS / "site_pages.py")
@@ -50,7 +51,7 @@ def documented() -> Iterator[str]:
 
 def public() -> Iterator[str]:
     yield from (f"shoal.{name}" for name in shoal.__all__ if not isinstance(getattr(shoal, name), ModuleType))
-    for module in (shoal.data, shoal.plan, shoal.testing.laws):
+    for module in (shoal.data, shoal.plan, shoal.tracking, shoal.testing.laws):
         for name in stated(module):
             if callable(getattr(module, name)):
                 yield f"{module.__name__}.{name}"
