@@ -44,7 +44,7 @@ class BrowserFailed(Exception):
 
 
 class Browser:
-    """One Chromium. Scripts share `kept`; each is the body of an async function of `browser`, `kept` and `given`."""
+    """One Chromium. Scripts share `kept`; each is the body of an async function as drive.mjs says."""
 
     def __init__(self, *more: str) -> None:
         """Start Chromium with `more` of its own arguments. Skips or fails where there is none."""
@@ -90,17 +90,23 @@ class Browser:
 class Page:
     """A page of one user, whose browser is a context of its own; `name` is that of `kept[name]` in scripts.
 
-    `kept[name].calls` lists what it asked of the coordinator, with the bodies of reports, `.problems` what went wrong
-    in it. A page that is opened again is another tab of the same user, or the same after `close`.
+    `kept[name].calls` lists what it asked of the coordinator, with the bodies of what it sent, `.problems` what went wrong
+    in it. A page that is opened again is another tab of the same user, or the same after `close`. `before` is a script
+    that runs in it before its own.
     """
 
-    def __init__(self, browser: Browser, name: str, address: str) -> None:
+    def __init__(self, browser: Browser, name: str, address: str, *, before: str = "") -> None:
         self._browser = browser
         self._name = name
         self._address = address
         browser.run(
-            "kept[given[0]] = { context: await browser.newContext(), calls: [], problems: [] };",
+            """
+            const [name, before] = given;
+            kept[name] = { context: await browser.newContext(), calls: [], problems: [] };
+            if (before !== "") await kept[name].context.addInitScript(before);
+            """,
             name,
+            before,
         )
         self.open()
 
@@ -117,7 +123,7 @@ class Page:
               const call = { method: request.method(), path, offset: request.headers()["upload-offset"] };
               if (!path.startsWith("/v1/")) return;
               user.calls.push({ ...call, status: response.status() });
-              if (path.endsWith("/report")) user.calls.at(-1).body = request.postDataBuffer().toString("base64");
+              user.calls.at(-1).body = request.postDataBuffer()?.toString("base64");
             });
             await user.page.goto(given[0]);
             """,

@@ -34,64 +34,13 @@ from shoal.train.data import ClientData
 from shoal.train.loop import LoopTrainer
 from shoal.wire.codec import decode_tree, head_length, read_head, split_trees
 from shoal.wire.messages import ReportHead
-from tests.web.browser import ELSEWHERE, TOP, Browser, Page, make_page
-from tests.web.test_device_parts import regression
+from tests.web.browser import ELSEWHERE, TOP, Page
+from tests.web.joined import EPOCHS, FAILURE, OBSERVE, OPEN, ROWS, STEPS, TASK, X, Y, again, counted, user
 
 pytestmark = pytest.mark.processes
 
 SEED = 7
 QUOTA = 125_000
-EPOCHS = 40
-STEPS = EPOCHS * 4
-OPEN = """
-    const { Device } = await import("/page/device/index.js");
-    window.device = await Device.join(location.origin, {
-      runtime: { from: "runtime/" },
-      worker: "device/worker.js",
-      ...settings,
-    });
-"""
-OBSERVE = "for (let row = 0; row < x.length; row += 1) await device.observe(x[row], y[row]);"
-FAILURE = "({ name, code, message, status }) => ({ name, code, message, status })"
-TASK, X, Y = regression()
-ROWS = {"x": X.tolist(), "y": Y.tolist()}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("browser")
-    page = make_page(folder / "page")
-    running = ServerProcess(
-        folder / "home", folder / "log", "--page", str(page), "--allow-origin", "http://app.localhost"
-    )
-    with running:
-        running.start()
-        yield running
-
-
-@pytest.fixture(scope="module")
-def coordinator(server: ServerProcess) -> Iterator[Coordinator]:
-    with Coordinator.connect(server.url, token=server.admin_token) as connected:
-        yield connected
-
-
-@pytest.fixture(scope="module")
-def rounds(coordinator: Coordinator) -> Run:
-    """A task whose every round takes one device."""
-    task = replace(TASK, name="rounds", local=replace(TASK.local, epochs=EPOCHS))
-    return coordinator.publish(task, rounds=1000, goal=1, plan=True)
-
-
-def user(browser: Browser, server: ServerProcess, name: str, task: str, **settings: object) -> Page:
-    """Return the page of a new user, whose device joined and observed some rows."""
-    page = Page(browser, name, f"{server.url}/page/")
-    page.do(OPEN, settings={"task": task, "token": server.enrolment_token, "name": name, **settings})
-    return page
-
-
-def again(page: Page, task: str, **settings: object) -> None:
-    """Open the device of a page that was loaded anew: it needs no token."""
-    page.do(OPEN, settings={"task": task, **settings})
 
 
 def test_a_page_joins_observes_predicts_personalises_and_syncs(server, browser, rounds):
@@ -139,13 +88,6 @@ def test_a_tab_that_is_loaded_anew_while_it_trains_counts_once(server, browser, 
     assert len(page.calls("/report")) == 1
     assert counted(coordinator, rounds) == before + 1
     page.close()
-
-
-def counted(coordinator: Coordinator, run: Run) -> int:
-    """Return how many updates of a task were accepted, once none is in a round that closes."""
-    while coordinator.status(run.id).reports > 0:
-        pass  # a call takes its time; pytest bounds it
-    return coordinator.versions(run.id)[-1].number
 
 
 def test_training_leaves_the_page_smooth_and_stops_at_a_signal(server, browser):

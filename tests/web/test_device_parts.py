@@ -14,6 +14,7 @@ from torch import nn
 
 import shoal
 import shoal.plan
+from shoal.agent.examples import ExampleStore, Layout, Retention
 from shoal.core.rate import cosine, exponential, stepped, warmup
 from shoal.core.seeds import derive, permutation
 from shoal.core.tree import encode
@@ -21,6 +22,7 @@ from shoal.plan.noise import uniform
 from shoal.testing.server_process import ServerProcess
 from shoal.wire.signing import as_key_type, check_body, load_key, read
 from tests.web.browser import BUILT, DEVICE, RUNTIME, program
+from tests.web.joined import regression
 
 pytestmark = pytest.mark.processes
 
@@ -135,6 +137,47 @@ def test_examples_stay_as_retention_says_and_the_same_ones_are_held_out(tmp_path
     assert got["refused"] == ["data_error"] * 3
 
 
+def test_several_examples_at_once_are_kept_as_one_by_one_and_all_or_none(tmp_path: Path):
+    """As `shoal.Device.observe` keeps them: a leading axis makes several, and what is wrong with one keeps all away."""
+    x = np.arange(48, dtype=np.float32).reshape(12, 2, 2)
+    y = np.arange(12)
+    layout = Layout({"x": ((2, 2), np.dtype(np.float32)), "y": ((), np.dtype(np.int64))})
+    store = ExampleStore(tmp_path, "ann", retention=Retention(count=7))
+    store.add(layout.batch({"x": x[:5], "y": y[:5]}))
+    store.add(layout.batch({"x": x[5], "y": y[5]}))
+    store.add(layout.batch({"x": x[6:], "y": y[6:]}))
+    kept = [store.rows(held=held) for held in (False, True)]
+    store.close()
+    wrong = [
+        {"x": x[:2].tolist(), "y": [1]},
+        {"x": [x[0].tolist(), [[1, 2], [3]]], "y": [1, 2]},
+        {"x": x[:2].tolist(), "y": [1, 0.5]},
+        {"x": x[:2].ravel().tolist(), "y": [1, 2]},
+    ]
+    script = """
+        const { openFolder } = await import(given[1]);
+        const [x, y] = [given[2], given[3]];
+        const layout = new Map([["x", { dtype: "F32", shape: [2, 2] }], ["y", { dtype: "I64", shape: [] }]]);
+        const open = async () =>
+          parts.Examples.open(await openFolder(given[0]), "ann", layout, { retention: { count: 7 } });
+        const examples = await open();
+        const refused = await Promise.all(given[4].map((each) => examples.add(each).catch(({ message }) => message)));
+        await examples.add({ x: x.slice(0, 5), y: y.slice(0, 5) });
+        await examples.add({ x: new Float32Array(x[5].flat()), y: y[5] });
+        const last = x.slice(6).map((each) => new Float32Array(each.flat()));
+        await examples.add({ x: last, y: { dtype: "I64", shape: [6], values: BigInt64Array.from(y.slice(6), BigInt) } });
+        await examples.add({ x: { dtype: "F32", shape: [0, 2, 2], values: new Float32Array() }, y: [] });
+        const seen = (from) =>
+          [false, true].map((held) => [...from.rows(held)].map(([name, { values }]) => [name, [...values].map(Number)]));
+        console.log(JSON.stringify({ refused, now: seen(examples), again: seen(await open()) }));
+    """
+    got = node(script, str(tmp_path / "home"), (BUILT / "node.js").as_uri(), x.tolist(), y.tolist(), wrong)
+    assert got["now"] == got["again"] == [[[n, a.ravel().tolist()] for n, a in sorted(part.items())] for part in kept]
+    words = ["rows of x 2,y 1", "rows of several shapes", "y holds fractions", "x of shape [8]"]
+    for says, message in zip(words, got["refused"], strict=True):
+        assert says in message
+
+
 def test_conditions_that_do_not_hold_are_told():
     cases = [
         ({}, {}, 0, ["0 examples of 1"]),
@@ -166,24 +209,6 @@ def test_a_call_is_signed_as_the_coordinator_reads_it():
     signature.check(load_key(as_key_type(got["kind"]), got["publicKey"]), "POST", "/v1/a", "b=1")
     assert signature.created == 1700000000.25
     check_body(signature.digest, hashlib.sha256(b"what is sent").digest())
-
-
-def regression() -> tuple[shoal.Task, np.ndarray, np.ndarray]:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1), nn.Flatten(0))
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(40, 4)).astype(np.float32)
-    y = (x @ np.float32([1, -2, 0.5, 3])).astype(np.float32)
-    local = shoal.LocalPlan(epochs=2, batch_size=8, optimizer=shoal.adam(lr=1e-2))
-    task = shoal.Task(
-        name="line",
-        model=net,
-        loss=nn.functional.mse_loss,
-        local=local,
-        strategy=shoal.fedavg(),
-        example=(x[:8], y[:8]),
-    )
-    return task, x, y
 
 
 def test_the_device_stays_small():

@@ -1,6 +1,7 @@
 // A user at headless Chromium, for tests: reads scripts from standard input, one a line as JSON, runs each and answers in a line.
 //
-// A script is the body of an async function of `browser`, `kept` (what scripts leave for those after them) and `given`.
+// A script is the body of an async function of `browser`, `kept` (what scripts leave for those after them), `given` and
+// `launch`, which starts another Chromium on a folder that holds its user's profile.
 
 import { createInterface } from "node:readline";
 
@@ -17,7 +18,9 @@ const DEADLINE_MS = 120_000;
 const AsyncFunction = (async () => {}).constructor;
 
 const { program, more = [] } = JSON.parse(process.argv[2]);
-const browser = await chromium.launch({ executablePath: program, args: [...ARGUMENTS, ...more], chromiumSandbox: false });
+const settings = { executablePath: program, args: [...ARGUMENTS, ...more], chromiumSandbox: false };
+const browser = await chromium.launch(settings);
+const launch = (folder) => chromium.launchPersistentContext(folder, settings);
 const kept = {};
 
 function overdue() {
@@ -29,7 +32,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   const { script, given } = JSON.parse(line);
   const answer = {};
   try {
-    const done = new AsyncFunction("browser", "kept", "given", script)(browser, kept, given);
+    const done = new AsyncFunction("browser", "kept", "given", "launch", script)(browser, kept, given, launch);
     answer.result = await Promise.race([done, overdue()]);
   } catch (error) {
     answer.failed = error.stack ?? String(error);

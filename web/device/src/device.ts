@@ -165,13 +165,13 @@ export class Device {
     return this.#models;
   }
 
-  /** Keep one example; it is durable when the promise is fulfilled, and stays on this device. */
+  /** Keep one example, or several with a leading axis, durable when the promise is fulfilled; they stay on this device. */
   async observe(x: Given | Readonly<Record<string, Given>>, y?: Given): Promise<void> {
     const named = y === undefined ? (x as Readonly<Record<string, Given>>) : { x: x as Given, y };
     await this.#ready.examples.add(named);
   }
 
-  /** Return the output for one example, of the model that is better here, or of `which`. */
+  /** Return the output [rows, ...] for one example or several, of the model that is better here, or of `which`. */
   async predict(x: Given | Readonly<Record<string, Given>>, which?: Which): Promise<NdArray> {
     await this.#caughtUp();
     return this.#ready.predict(x, which);

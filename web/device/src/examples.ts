@@ -17,8 +17,8 @@ export interface Retention {
 /** The dtype and shape of one example's arrays, by name. */
 export type Layout = ReadonlyMap<string, { readonly dtype: DType; readonly shape: readonly number[] }>;
 
-/** What an app may give for one array of an example. */
-export type Given = number | readonly number[] | NdArray | Float32Array | Float64Array | Int32Array | Uint8Array;
+/** What an app may give for one array: of one example, or of several along a first axis. */
+export type Given = number | NdArray | Float32Array | Float64Array | Int32Array | Uint8Array | readonly Given[];
 
 interface Example {
   readonly number: number;
@@ -88,27 +88,32 @@ export class Examples {
     return arrays.size === this.layout.size && [...this.layout].every(alike);
   }
 
-  /** Keep one example, durable when the promise is fulfilled. Throws DataError for what the task cannot use. */
+  /** Keep one example, or several, durable when the promise is fulfilled: all or none. Throws DataError for what the task cannot use. */
   async add(given: Readonly<Record<string, Given>>): Promise<void> {
     const names = Object.keys(given).sort();
     const wanted = [...this.layout.keys()].sort();
     if (names.join() !== wanted.join()) throw new DataError(`an example with ${names}`, `the task takes ${wanted}`);
-    const arrays = new Map(names.map((name) => [name, cast(name, given[name]!, this.layout)]));
-    await this.#lock.hold(() => this.#added(arrays));
+    const rows = rowsOf(new Map(names.map((name) => [name, cast(name, given[name]!, this.layout)])));
+    if (rows.length > 0) await this.#lock.hold(() => this.#added(rows));
   }
 
-  async #added(arrays: ReadonlyMap<string, NdArray>): Promise<void> {
+  async #added(rows: readonly Map<string, NdArray>[]): Promise<void> {
     await this.#caughtUp();
-    const number = this.#observed + 1;
-    const example = { number, at: this.#clock(), held: await this.#isHeld(number), arrays };
-    const gone = this.#outlived([...this.#examples, example]);
+    const at = this.#clock();
+    const added: Example[] = [];
+    for (const arrays of rows) {
+      const number = this.#observed + added.length + 1;
+      added.push({ number, at, held: await this.#isHeld(number), arrays });
+    }
+    const every = [...this.#examples, ...added];
+    const gone = new Set(this.#outlived(every));
     await this.#stamp.change([
-      { store: "examples", key: number, value: example },
-      { store: "device", key: COUNTED, value: number },
-      ...gone.map((each) => ({ store: "examples", key: each.number }) as const),
+      ...added.filter((each) => !gone.has(each)).map((each) => ({ store: "examples", key: each.number, value: each }) as const),
+      { store: "device", key: COUNTED, value: this.#observed + added.length },
+      ...this.#examples.filter((each) => gone.has(each)).map((each) => ({ store: "examples", key: each.number }) as const),
     ]);
-    this.#observed = number;
-    this.#examples = [...this.#examples, example].filter((each) => !gone.includes(each));
+    this.#observed += added.length;
+    this.#examples = every.filter((each) => !gone.has(each));
   }
 
   async #isHeld(number: number): Promise<boolean> {
@@ -155,21 +160,63 @@ export interface ExampleSettings {
   readonly clock?: () => number;
 }
 
-/** Return what an app gave as one array in the layout's dtype and shape. Throws DataError. */
+/** Return what an app gave as one array, as [rows, ...] in the layout's dtype. Throws DataError. */
 export function cast(name: string, given: Given, layout: Layout): NdArray {
   const { dtype, shape } = layout.get(name)!;
-  const numbers = typeof given === "number" ? [given] : "values" in given && "dtype" in given ? plain(given) : given;
-  if ((numbers as ArrayLike<number>).length !== sizeOf(shape)) {
-    throw new DataError(`${name} with ${(numbers as ArrayLike<number>).length} numbers`, `one example has the shape [${shape}]`);
-  }
-  const found = Array.from(numbers as ArrayLike<number>);
+  const rows = rowCount(name, shapeOf(name, given), shape);
+  const found = numbersOf(given);
   if (!found.every(Number.isFinite)) throw new DataError(`${name} holds NaN or infinity`, "correct the example or leave it out");
   if (!dtype.startsWith("F") && !found.every(Number.isInteger)) throw new DataError(`${name} holds fractions`, `the task takes ${dtype}`);
-  return make(dtype, shape, found);
+  return make(dtype, [rows, ...shape], found);
+}
+
+// the numbers of one example may come in one row, as a typed array holds them, and one number as it is
+function rowCount(name: string, found: readonly number[], shape: readonly number[]): number {
+  const size = sizeOf(shape);
+  const [first = 0, ...others] = found;
+  if (found.join() === shape.join() || (found.length === 1 && first === size) || (found.length === 0 && size === 1)) return 1;
+  if (found.length > 0 && (others.join() === shape.join() || (others.length === 1 && others[0] === size))) return first;
+  throw new DataError(`${name} of shape [${found}]`, `one example has [${shape}], several one axis more`);
+}
+
+function shapeOf(name: string, given: Given): readonly number[] {
+  if (typeof given === "number") return [];
+  if (!isList(given)) return "dtype" in given ? given.shape : [given.length];
+  const shapes = given.map((each) => shapeOf(name, each));
+  if (shapes.some((shape) => shape.join() !== shapes[0]!.join())) throw new DataError(`${name} with rows of several shapes`, "give them one shape");
+  return [given.length, ...(shapes[0] ?? [])];
+}
+
+function numbersOf(given: Given): number[] {
+  if (typeof given === "number") return [given];
+  if (isList(given)) return given.flatMap(numbersOf);
+  return Array.from("dtype" in given ? plain(given) : given);
+}
+
+function isList(given: Given): given is readonly Given[] {
+  return Array.isArray(given);
 }
 
 function plain(array: NdArray): ArrayLike<number> {
   return array.values instanceof BigInt64Array ? Array.from(array.values, Number) : array.values;
+}
+
+/** Return how many rows the arrays of a batch have. Throws DataError where they have unlike numbers of them. */
+export function rowsIn(batch: Tree): number {
+  const lengths = [...batch].map(([name, { shape }]) => `${name} ${shape[0]}`);
+  const [count = 0, ...others] = new Set([...batch.values()].map(({ shape }) => shape[0]!));
+  if (others.length > 0) throw new DataError(`examples with rows of ${lengths}`, "give every array one row for each example");
+  return count;
+}
+
+function rowsOf(batch: Tree): Map<string, NdArray>[] {
+  const rows = Array.from({ length: rowsIn(batch) }, (_, row) => row);
+  return rows.map((row) => new Map([...batch].map(([name, array]) => [name, rowOf(array, row)])));
+}
+
+function rowOf({ dtype, shape: [, ...shape], values }: NdArray, row: number): NdArray {
+  const size = sizeOf(shape);
+  return { dtype, shape, values: values.slice(row * size, (row + 1) * size) };
 }
 
 /** Return arrays of one shape along a new first axis. */

@@ -4,7 +4,7 @@ import type { NdArray } from "./arrays.js";
 import type { Adopting } from "./adopting.js";
 import { DataError, ShoalError } from "./errors.js";
 import type { Emitter } from "./events.js";
-import { type Examples, type Given, cast, stack } from "./examples.js";
+import { type Examples, type Given, cast, rowsIn } from "./examples.js";
 import type { PersonalStore } from "./personal.js";
 import { whole } from "./personal.js";
 import { trained } from "./plan.js";
@@ -35,14 +35,15 @@ export class Models {
     this.examples = parts.examples;
   }
 
-  /** Return the output [1, ...] for one example, of the model that is better here. */
+  /** Return the output [rows, ...] for one example or several, of the model that is better here. */
   async predict(x: Given | Named, which?: Which): Promise<NdArray> {
     const named: Named = isNamed(x) ? x : { x };
     const { layout } = this.examples;
     const given = Object.entries(named);
     const unknown = given.find(([name]) => !layout.has(name));
     if (unknown !== undefined) throw new DataError(`a prediction from ${unknown[0]}`, `an example has ${[...layout.keys()]}`);
-    const batch = new Map(given.map(([name, value]) => [name, stack([cast(name, value, layout)])]));
+    const batch = new Map(given.map(([name, value]) => [name, cast(name, value, layout)]));
+    rowsIn(batch);
     return this.#trainer.predict(this.#model(which ?? (await this.serving())), batch);
   }
 

@@ -73,13 +73,8 @@ export class Learner {
     device.on("rejected", () => events.released());
   }
 
-  /** Join with a token, or open what an earlier visit joined; nothing leaves while `paused`; `progress` is from 0 to 1. */
-  static async open(
-    token: string | undefined,
-    paused: boolean,
-    events: LearnerEvents,
-    progress: (share: number) => void,
-  ): Promise<Learner> {
+  /** Join with a token, or open what an earlier visit joined; nothing leaves while `paused`. */
+  static async open(token: string | undefined, paused: boolean, events: LearnerEvents): Promise<Learner> {
     const page = new URL(".", location.href);
     const device = await Device.join(new URL("..", page).href.replace(/\/$/, ""), {
       task: TASK,
@@ -91,7 +86,7 @@ export class Learner {
     });
     const learner = new Learner(device, events);
     if (token !== undefined && !paused && !(await learner.#isKnown())) await forget(device, token);
-    await learner.#begin(page, progress);
+    await learner.#begin(page);
     return learner;
   }
 
@@ -107,13 +102,11 @@ export class Learner {
     }
   }
 
-  async #begin(page: URL, progress: (share: number) => void): Promise<void> {
-    const { examples } = await this.#device.status();
+  /** Keep the digits that every browser begins with, in one piece: an interrupted visit begins anew. */
+  async #begin(page: URL): Promise<void> {
+    if ((await this.#device.status()).examples > 0) return;
     const starting = (await (await fetch(new URL("starting.json", page))).json()) as readonly Start[];
-    for (let place = examples; place < starting.length; place += 1) {
-      await this.#device.observe(starting[place]!.x, starting[place]!.y);
-      progress((place + 1) / starting.length);
-    }
+    await this.#device.observe(starting.map(({ x }) => x), starting.map(({ y }) => y));
   }
 
   get name(): string {
@@ -139,7 +132,8 @@ export class Learner {
   async teach(strokes: readonly Stroke[], digit: number): Promise<Taught> {
     const started = performance.now();
     const before = await this.guess(strokes);
-    for (const sway of SWAYS) await this.#device.observe(numbersOf(swayed(strokes, sway)), digit);
+    const ways = SWAYS.map((sway) => numbersOf(swayed(strokes, sway)));
+    await this.#device.observe(ways, ways.map(() => digit));
     let after = before;
     for (let tries = 0; tries < TRIES && (tries === 0 || after.device.digit !== digit); tries += 1) {
       await this.#device.personalise();

@@ -39,7 +39,7 @@ class Page implements LearnerEvents {
     view.onAnswer((digit) => void this.#teach(digit));
     view.onClear(() => this.#pad.clear());
     try {
-      this.#learner = await Learner.open(token, isPaused(), this, view.gettingReady);
+      this.#learner = await Learner.open(token, isPaused(), this);
     } catch (error) {
       return view.failed(isStrange(error) ? new Error(STRANGE) : (error as Error));
     }

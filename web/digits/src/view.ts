@@ -66,10 +66,6 @@ export function say(what: string): void {
   found("said").textContent = what;
 }
 
-export function gettingReady(share: number): void {
-  say(`Getting ready … ${percent(share)}`);
-}
-
 export function ready(device: string, drawings: readonly Drawing[]): void {
   ready_ = true;
   say("Draw a digit, and see whether it is known.");
