@@ -90,23 +90,27 @@ class Browser:
 class Page:
     """A page of one user, whose browser is a context of its own; `name` is that of `kept[name]` in scripts.
 
-    `kept[name].calls` lists what it asked of the coordinator, with the bodies of what it sent, `.problems` what went wrong
-    in it. A page that is opened again is another tab of the same user, or the same after `close`. `before` is a script
-    that runs in it before its own.
+    `kept[name].calls` lists what it asked of the coordinator, with the bodies, `.problems` what went wrong. A page
+    that is opened again is another tab of the same user, or the same after `close`. `before` is a script that runs in
+    it before its own. With a `profile` it has a Chromium of its own, which keeps everything in that folder.
     """
 
-    def __init__(self, browser: Browser, name: str, address: str, *, before: str = "") -> None:
+    def __init__(
+        self, browser: Browser, name: str, address: str, *, before: str = "", profile: Path | None = None
+    ) -> None:
         self._browser = browser
         self._name = name
         self._address = address
         browser.run(
             """
-            const [name, before] = given;
-            kept[name] = { context: await browser.newContext(), calls: [], problems: [] };
+            const [name, before, profile] = given;
+            const context = await (profile === null ? browser.newContext() : launch(profile));
+            kept[name] = { context, calls: [], problems: [] };
             if (before !== "") await kept[name].context.addInitScript(before);
             """,
             name,
             before,
+            None if profile is None else str(profile),
         )
         self.open()
 

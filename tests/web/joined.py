@@ -22,6 +22,8 @@ OPEN = """
 """
 OBSERVE = "await device.observe(x, y);"
 FAILURE = "({ name, code, message, status }) => ({ name, code, message, status })"
+
+
 def regression() -> tuple[shoal.Task, np.ndarray, np.ndarray]:
     """Return a task that trains on a line with dropout, and 40 rows for it."""
     torch.manual_seed(0)
@@ -45,7 +47,9 @@ TASK, X, Y = regression()
 ROWS = {"x": X.tolist(), "y": Y.tolist()}
 
 
-def user(browser: Browser, server: ServerProcess, name: str, task: str, *, before: str = "", **settings: object) -> Page:
+def user(
+    browser: Browser, server: ServerProcess, name: str, task: str, *, before: str = "", **settings: object
+) -> Page:
     """Return the page of a new user, whose device joined; `before` is a script that runs before those of the page."""
     page = Page(browser, name, f"{server.url}/page/", before=before)
     page.do(OPEN, settings={"task": task, "token": server.enrolment_token, "name": name, **settings})

@@ -27,15 +27,13 @@ from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree, digest
 from shoal.core.types import Update
 from shoal.plan.run import Plan
-from shoal.researcher.coordinator import Coordinator
-from shoal.researcher.run import Run
 from shoal.testing.server_process import ServerProcess
 from shoal.train.data import ClientData
 from shoal.train.loop import LoopTrainer
 from shoal.wire.codec import decode_tree, head_length, read_head, split_trees
 from shoal.wire.messages import ReportHead
 from tests.web.browser import ELSEWHERE, TOP, Page
-from tests.web.joined import EPOCHS, FAILURE, OBSERVE, OPEN, ROWS, STEPS, TASK, X, Y, again, counted, user
+from tests.web.joined import FAILURE, OBSERVE, OPEN, ROWS, STEPS, TASK, X, Y, again, counted, user
 
 pytestmark = pytest.mark.processes
 

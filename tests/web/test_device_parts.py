@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import shoal
 import shoal.plan
@@ -165,10 +163,11 @@ def test_several_examples_at_once_are_kept_as_one_by_one_and_all_or_none(tmp_pat
         await examples.add({ x: x.slice(0, 5), y: y.slice(0, 5) });
         await examples.add({ x: new Float32Array(x[5].flat()), y: y[5] });
         const last = x.slice(6).map((each) => new Float32Array(each.flat()));
-        await examples.add({ x: last, y: { dtype: "I64", shape: [6], values: BigInt64Array.from(y.slice(6), BigInt) } });
+        const whole = { dtype: "I64", shape: [6], values: BigInt64Array.from(y.slice(6), BigInt) };
+        await examples.add({ x: last, y: whole });
         await examples.add({ x: { dtype: "F32", shape: [0, 2, 2], values: new Float32Array() }, y: [] });
-        const seen = (from) =>
-          [false, true].map((held) => [...from.rows(held)].map(([name, { values }]) => [name, [...values].map(Number)]));
+        const part = (rows) => [...rows].map(([name, { values }]) => [name, [...values].map(Number)]);
+        const seen = (from) => [false, true].map((held) => part(from.rows(held)));
         console.log(JSON.stringify({ refused, now: seen(examples), again: seen(await open()) }));
     """
     got = node(script, str(tmp_path / "home"), (BUILT / "node.js").as_uri(), x.tolist(), y.tolist(), wrong)
