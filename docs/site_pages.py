@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 TOP = Path(__file__).parents[1]
 AT_THE_TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 CLI = "reference/cli.md"
+ALGORITHMS = "algorithms/README.md"
+
+
+def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
+    """Put the page of each algorithm under the list of them: a hook of mkdocs."""
+    listed = re.findall(r"^\| \[([^]]+)\]\((\w+\.md)\)", (TOP / "docs" / ALGORITHMS).read_text(), re.MULTILINE)
+    pages = [{name: f"algorithms/{page}"} for name, page in [*listed, ("Baselines", "baselines.md")]]
+    for section in config.nav or []:
+        for entries in section.values():
+            if ALGORITHMS in entries:
+                entries += pages
+    return config
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
