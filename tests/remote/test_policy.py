@@ -70,7 +70,7 @@ def test_the_result_of_an_approved_program_leaves_as_often_as_granted():
     program(x), program(x)
     request = key_of(worker, program(x))
     assert request.kind == "program"
-    assert request.inputs == ("houses.data",)
+    assert request.inputs == ("houses.data float32[12, 3]",)
     assert "aten.mean.dim" in request.program
     worker.desk.requests.approve(request.id, Terms(times=2))
     assert torch.allclose(program(x).get(), houses().arrays["data"].mean(0))
@@ -158,7 +158,7 @@ def approved(steps: int, rows: int, clip: float, times: int = 1) -> tuple[shoal.
     run(worker, step, 3)
     request = key_of(worker, model.line.weight)
     assert request.kind == "model"
-    assert set(request.inputs) == {"rows of houses.data", "rows of houses.target", "own"}
+    assert set(request.inputs) == {"rows of houses.data float32[*, 3]", "rows of houses.target float32[*, 1]", "own"}
     worker.desk.requests.approve(request.id, Terms(times, rows, steps, clip))
     return worker, model, step
 

@@ -8,6 +8,7 @@ from msgspec.msgpack import Ext
 from shoal.core.errors import BadRequest
 from shoal.remote import frames
 from shoal.remote.objects import Held, Objects
+from shoal.remote.operators import Operator
 
 _PLAIN = (int, float, bool, str, type(None))
 
@@ -19,8 +20,9 @@ class Reader:
         self._objects = objects
         self.held: list[Held] = []
 
-    def call(self, step: list[Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Return positional and named arguments of a step."""
+    def call(self, operator: Operator, step: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return positional and named arguments of a step. Raises BadRequest for tensors in the place of numbers."""
+        check_places(operator, step)
         self.held = []
         args = [self.value(each) for each in step[2]]
         return args, {name: self.value(each) for name, each in step[3].items()} if len(step) > 3 else {}
@@ -38,6 +40,22 @@ class Reader:
         if isinstance(given, _PLAIN):
             return given
         raise BadRequest(f"an argument of type {type(given).__name__}", "use numbers, text, lists and handles")
+
+
+def check_places(operator: Operator, step: list[Any]) -> None:
+    """Raise BadRequest where a tensor stands for a number or a size: its value would show in a shape."""
+    given = step[2]
+    misplaced = any(at < len(given) and _has_handle(given[at]) for at in operator.plain)
+    if len(step) > 3:
+        misplaced |= any(name not in operator.tensors and _has_handle(each) for name, each in step[3].items())
+    if misplaced:
+        raise BadRequest(f"a tensor in the place of a number of {operator.name}", "give the number itself")
+
+
+def _has_handle(given: Any) -> bool:
+    if isinstance(given, list):
+        return any(_has_handle(each) for each in given)
+    return isinstance(given, Ext) and given.code == frames.REF
 
 
 def ident_of(given: Ext) -> int:

@@ -81,8 +81,8 @@ class Executor:
             return self._fail(operator, step)
         label = OWN
         try:
-            args, kwargs = self._reader.call(step)
-            label = self._allowed_on(operator, self._reader.held)
+            args, kwargs = self._reader.call(operator, step)
+            label = self._allowed_on(operator, args, self._reader.held)
             self.objects.reserve(_new_bytes(operator, args, kwargs))
             made = self._call(operator, args, kwargs)
         except Poisoned as error:
@@ -104,9 +104,9 @@ class Executor:
             return None
         return provenance.taken(operator.name, args, {id(private[0].tensor): private[0].storage.source})
 
-    def _allowed_on(self, operator: Operator, held: list[Held]) -> Label:
+    def _allowed_on(self, operator: Operator, args: list[Any], held: list[Held]) -> Label:
         label = join(each.storage.label for each in held)
-        self._gate.operate(operator, label)
+        self._gate.operate(operator, label, tells_values=operator.tells_values(args))
         return label
 
     def _call(self, operator: Operator, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -121,6 +121,8 @@ class Executor:
         for held in self._reader.held:
             if id(held.tensor) in written:
                 held.storage.written(label)
+                if operator.out:
+                    self.objects.count_again(held)
 
     def _keep(self, idents: list[int], made: Any, label: Label, source: Source | None) -> None:
         outputs = made if isinstance(made, list | tuple) else (made,)
@@ -139,16 +141,21 @@ class Executor:
         for ident in step[1]:
             if ident:
                 self.objects.poison(ident, failure)
-        if not any(step[1]) and step[2]:  # what an operator in place was to change is not what it should be
-            for ident in _idents(step[2][0]):
-                self.objects.poison(ident, failure)
+        if any(step[1]):
+            return
+        named = [each for name, each in step[3].items() if name == "out"] if len(step) > 3 else []
+        for ident in _idents([*step[2][:1], *named]):  # what was to be written is not what it should be
+            self.objects.poison(ident, failure)
 
     # ---- recorded programs
 
     def free(self, ident: int) -> None:
         """Forget a tensor or a program."""
-        if self._programs.pop(ident, None) is None:
-            self.objects.free(ident)
+        program = self._programs.pop(ident, None)
+        if program is None:
+            return self.objects.free(ident)
+        for held in program.outside:
+            self.objects.let_go(held)
 
     def define(self, asked: frames.Define) -> None:
         """Build a recorded program, which then runs by its number."""
@@ -156,9 +163,14 @@ class Executor:
             raise OverLimit(f"{len(self._programs)} recorded programs", "record fewer functions")
         self.learn(asked.names)
         try:
-            self._programs[asked.program] = build(asked, self._operators, self.objects)
+            program = build(asked, self._operators, self.objects)
         except Poisoned as error:
             raise error.failure.error() from error
+        for held in program.outside:  # one memory must not come to have two labels
+            self.objects.hold(held)
+        if asked.program in self._programs:
+            self.free(asked.program)
+        self._programs[asked.program] = program
 
     def _repeat(self, program: Program, inputs: list[list[int]], outputs: list[list[int]]) -> None:
         for given, made in zip(inputs, outputs, strict=True):
@@ -191,7 +203,7 @@ class Executor:
     def _allowed_in(self, program: Program, held: list[Held]) -> Label:
         label = join((*(each.storage.label for each in held), *(each.storage.label for each in program.outside)))
         for operator in program.operators if label is not program.permitted else ():
-            self._gate.operate(operator, label)
+            self._gate.operate(operator, label, tells_values=False)  # `build` takes none that does
         program.permitted = label
         return label
 
@@ -215,9 +227,9 @@ def _idents(given: Any) -> list[int]:
 
 def _new_bytes(operator: Operator, args: list[Any], kwargs: dict[str, Any]) -> int:
     """Return the bytes that a call will take for its results."""
-    if operator.data_dependent:
+    if operator.tells_values(args):
         return sum(each.nbytes for each in _tensors(args)) * 8
-    if operator.returns_written or any(source is not None for source in operator.views):
+    if not operator.out and (operator.returns_written or any(source is not None for source in operator.views)):
         return 0
     key: list[Any] = [operator.name]
     _describe(args, key)
@@ -225,6 +237,10 @@ def _new_bytes(operator: Operator, args: list[Any], kwargs: dict[str, Any]) -> i
         key.append(name)
         _describe(value, key)
     found = results(operator, tuple(key), args, kwargs, _on_meta)
+    for name, each in zip(operator.out, found.outputs, strict=False):
+        given = kwargs.get(name)
+        if each is None or given is None or (given.numel() and tuple(given.shape) != each.shape):
+            raise ValueError(f"{operator.name} into a tensor of another shape")
     return sum(each.nbytes for each in found.outputs if each is not None)
 
 

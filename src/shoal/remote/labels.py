@@ -76,8 +76,8 @@ class Aggregate:
 class Gate(Protocol):
     """What an owner lets one client do: every operator, program and release passes here."""
 
-    def operate(self, operator: Operator, label: Label) -> None:
-        """Raise NotPermitted where this operator may not run on data of this label."""
+    def operate(self, operator: Operator, label: Label, *, tells_values: bool) -> None:
+        """Raise NotPermitted where this operator may not run on data of this label; `tells_values` in a shape."""
         ...
 
     def release(self, asked: Release) -> torch.Tensor:

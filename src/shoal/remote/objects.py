@@ -25,17 +25,21 @@ class Storage:
     uses: int = 0
     source: "Source | None" = None
     """Of which rows of the owner's it is an untouched copy."""
-    made: "Made | None" = None
-    """Of which program it is the result."""
+    made: "dict[Geometry, Made]" = field(default_factory=dict)
+    """Which results of a program lie in it, by the part that each shows."""
     lineage: "Lineage | None" = None
     """By which training it was written, and by nothing else."""
     tickets: dict[Geometry, str] = field(default_factory=dict)
     """The requests for what it holds now, by the part of it that was asked for."""
+    digests: dict[Geometry, str] = field(default_factory=dict)
+    """Of what it holds now, as far as they were asked for."""
 
     def written(self, label: Label) -> None:
         """Take note that something wrote into it that read data of a label."""
-        self.label, self.source, self.made, self.lineage = label, None, None, None
+        self.label, self.source, self.lineage = label, None, None
+        self.made.clear()
         self.tickets.clear()
+        self.digests.clear()
 
 
 @dataclass(slots=True)
@@ -50,7 +54,23 @@ class Held:
     def geometry(self) -> Geometry:
         """Which part of its memory it shows."""
         tensor = self.tensor
-        return int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
+        return geometry(tensor)
+
+    @property
+    def made(self) -> "Made | None":
+        """Which result of a program it is, as it was returned and not a part of the same memory."""
+        return self.storage.made.get(self.geometry)
+
+    @property
+    def lineage(self) -> "Lineage | None":
+        """By which training it was written, if it is what that training wrote and not another view of its memory."""
+        lineage = self.storage.lineage
+        return lineage if lineage is not None and lineage.geometry == self.geometry else None
+
+
+def geometry(tensor: torch.Tensor) -> Geometry:
+    """Return which part of its memory a tensor shows, and how."""
+    return int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
 class Poisoned(Exception):
@@ -111,8 +131,12 @@ class Objects:
         key = whole._cdata
         storage = self._storages.get(key)
         if storage is None:
-            storage = self._storages[key] = Storage(whole.nbytes(), OWN, source=source, made=made)
+            storage = self._storages[key] = Storage(whole.nbytes(), OWN, source=source)
             self._bytes += storage.nbytes
+            if made is not None:
+                storage.made[geometry(tensor)] = made
+        elif made is not None and any(each.key == made.key for each in storage.made.values()):
+            storage.made.setdefault(geometry(tensor), made)  # another result of the same run
         storage.uses += 1
         storage.label = label
         held = self._held[ident] = Held(tensor, storage, key)
@@ -128,8 +152,21 @@ class Objects:
     def free(self, ident: int) -> None:
         """Forget a number."""
         held = self._held.pop(ident, None)
-        if not isinstance(held, Held):
-            return
+        if isinstance(held, Held):
+            self.let_go(held)
+
+    def count_again(self, held: Held) -> None:
+        """Count the bytes of a storage that an operator may have made larger."""
+        grown = held.tensor.untyped_storage().nbytes() - held.storage.nbytes
+        held.storage.nbytes += grown
+        self._bytes += grown
+
+    def hold(self, held: Held) -> None:
+        """Keep a tensor's memory, with its label, also when its number is forgotten."""
+        held.storage.uses += 1
+
+    def let_go(self, held: Held) -> None:
+        """Keep it no longer than others do."""
         held.storage.uses -= 1
         if not held.storage.uses:
             self._bytes -= held.storage.nbytes

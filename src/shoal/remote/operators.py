@@ -1,7 +1,8 @@
 """The operators that may run at a worker: a positive list, checked on both sides, and what each does to its arguments.
 
-A name is allowed with all its overloads. Left out on purpose: what opens files or takes storage away (from_file, set_,
-resize_), kernels that do not check their indices (embedding_bag, max_unpool), everything that is not aten.
+A name is allowed with those of its overloads that make tensors anew or write in place. Left out on purpose: what opens
+files or takes storage away (from_file, set_, resize_), kernels that do not check their indices (embedding_bag,
+max_unpool), what reads a value to choose a shape and does not say so, everything that is not aten.
 """
 
 from dataclasses import dataclass, replace
@@ -99,6 +100,12 @@ ALLOWED = frozenset(
 """Base names in aten; the in-place form `add_` is allowed with `add`."""
 
 
+REFUSED = frozenset({"aten.where.default", "aten.repeat_interleave.self_Tensor", "aten.narrow.Tensor"})
+"""Overloads whose shape or place depends on values, though torch does not mark them."""
+
+BY_NUMBERS = frozenset({"aten.index.Tensor"})
+"""Operators whose shape depends on values only where they are indexed with masks."""
+
 UNDECLARED = {"aten.native_batch_norm.default": (("running_mean", "running_var"), 5)}
 """What some operators write without saying so in their schema, if the argument of this number is true."""
 
@@ -116,7 +123,19 @@ class Operator:
     returns: int
     random: bool
     data_dependent: bool
-    """Whether its output's shape, or a number it gives, depends on the values of its inputs."""
+    """Whether its output's shape, or a number it gives, may depend on the values of its inputs."""
+    out: tuple[str, ...]
+    """Names of the arguments whose memory a call may take anew, to fit what it writes there."""
+    plain: tuple[int, ...]
+    """Places of the arguments that are no tensors: a tensor there would be read for its value."""
+    tensors: frozenset[str]
+    """Names of those that are."""
+
+    def tells_values(self, args: Any) -> bool:
+        """Whether the shape of this call's result depends on the values of its inputs."""
+        if not self.data_dependent or self.name not in BY_NUMBERS:
+            return self.data_dependent
+        return any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
 
     def written(self, args: Any, kwargs: Any) -> list[Any]:
         """Return the arguments that this call writes."""
@@ -179,8 +198,9 @@ def _described(call: OpOverload) -> Operator:
     schema = call._schema
     name = str(call)
     namespace, _, base = schema.name.partition("::")
-    if namespace != "aten" or not _allowed(base):
+    if namespace != "aten" or not _allowed(base) or name in REFUSED or not _on_tensors(schema):
         raise _refusal(name)
+    taking = [str(argument.type) in _TENSORS for argument in schema.arguments]
     sources = {
         alias: at
         for at, argument in enumerate(schema.arguments)
@@ -202,7 +222,20 @@ def _described(call: OpOverload) -> Operator:
         len(schema.returns),
         torch.Tag.nondeterministic_seeded in call.tags,
         torch.Tag.dynamic_output_shape in call.tags or torch.Tag.data_dependent_output in call.tags,
+        tuple(argument.name for argument in schema.arguments if argument.is_out),
+        tuple(at for at, takes in enumerate(taking) if not takes),
+        frozenset(argument.name for argument, takes in zip(schema.arguments, taking, strict=True) if takes),
     )
+
+
+_TENSORS = frozenset({"Tensor", "Optional[Tensor]", "List[Tensor]", "List[Optional[Tensor]]"})
+
+
+def _on_tensors(schema: Any) -> bool:
+    """Whether an overload gives tensors or writes them in place, and nothing else."""
+    if schema.returns:
+        return all(str(returned.type) in _TENSORS for returned in schema.returns)
+    return any(str(argument.type) in _TENSORS for argument in schema.arguments)
 
 
 def _source(returned: Any, sources: dict[str, int]) -> int | None:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from msgspec.msgpack import Ext
 
 from shoal.core.errors import BadRequest, NotRecordable
 from shoal.remote import frames
-from shoal.remote.arguments import constant, ident_of
+from shoal.remote.arguments import check_places, constant, ident_of
 from shoal.remote.failures import Failure
 from shoal.remote.labels import Label
 from shoal.remote.objects import Held, Objects
@@ -27,13 +27,14 @@ from shoal.remote.shapes import empty, layout
 from shoal.train.startup import light_calls
 
 Values = list[Any]
+Form: TypeAlias = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 PURE_VIEWS = frozenset(
     f"aten.{name}"
     for name in ("detach.default", "alias.default", "t.default", "transpose.int", "permute.default", "view.default")
 )
 """Operators that never copy; a view that looks as another one does is not made again."""
-RELAID = ("aten.t_.", "aten.transpose_.", "aten.squeeze_.", "aten.unsqueeze_.")
+RELAID = ("aten.t_.", "aten.transpose_.", "aten.squeeze_.", "aten.unsqueeze_.", "aten.swapaxes_.", "aten.as_strided_.")
 """Operators that change the layout of a tensor in place."""
 
 
@@ -52,7 +53,8 @@ class Program:
     """What a client recorded, ready to run."""
 
     text: str
-    shapes: tuple[torch.Size, ...]
+    forms: tuple[Form, ...]
+    """Shape, strides and dtype of each input: what is a view and what a copy was found out for these alone."""
     table: Values
     instructions: list[Instruction]
     results: tuple[int, ...]
@@ -79,12 +81,11 @@ class Program:
         return any(operator.random for operator in self.operators)
 
     def run(self, inputs: Sequence[torch.Tensor]) -> list[Any]:
-        """Return the results of one call, then what is kept. Raises BadRequest for inputs of other shapes."""
-        if tuple(each.shape for each in inputs) != self.shapes:
+        """Return the results of one call, then what is kept. Raises BadRequest for inputs of another layout."""
+        if tuple(_form(each) for each in inputs) != self.forms:
             raise BadRequest(
-                f"inputs of shapes {[list(each.shape) for each in inputs]} for a program recorded with "
-                f"{[list(each) for each in self.shapes]}",
-                "record it again for these shapes",
+                f"inputs {', '.join(map(_said, inputs))} for a program that was recorded with others",
+                "record it again for these shapes, strides and dtypes",
             )
         values = [*inputs, *self.table]
         for step in self.instructions:
@@ -139,6 +140,8 @@ class _Building:
         self._roots = list(range(len(asked.inputs)))
         """Whose storage a value lies in: its own place unless it is a view."""
         self._metas: Values = [empty(layout(held.tensor)) for held in self._given]
+        self._memory = {_memory(meta): place for place, meta in enumerate(self._metas)}
+        """Whose storage each memory is, as the meta device tells it: not every operator declares its views."""
         self._lists: dict[int, tuple[int, ...]] = {}
         self._taken = 0
         self._table: Values = []
@@ -158,12 +161,23 @@ class _Building:
 
     def add(self, operator: Operator, step: list[Any]) -> None:
         """Take up one step."""
+        check_places(operator, step)
         args = [self._argument(each) for each in step[2]]
         kwargs = {name: self._argument(each) for name, each in step[3].items()} if len(step) > 3 else {}
         self._operators.append(operator)
         for place in self._writes(operator, args, kwargs):
             self._written.add(self._roots[place])
-        metas = self._foresee(operator, args, kwargs) if any(step[1]) else [None] * len(step[1])
+        if operator.tells_values([self._metas[place] for place in args]):
+            raise NotRecordable(
+                f"{operator.name}, whose result has a shape that depends on values",
+                "use torch.where, or do not record it",
+            )
+        if operator.name.startswith(RELAID) and args[0] not in self._fleeting:
+            raise NotRecordable(f"{operator.name} of a tensor from outside", "use the form that makes a view")
+        foreseen = any(step[1]) or bool(operator.out) or operator.name.startswith(RELAID)
+        metas = self._foresee(operator, args, kwargs) if foreseen else []
+        if not any(step[1]):
+            metas = [None] * len(step[1])
         if operator.name in PURE_VIEWS and len(metas) == 1 and self._is_there(args[0], step[1][0], metas[0]):
             return
         places = tuple(
@@ -193,14 +207,14 @@ class _Building:
 
     def _looks(self, place: int) -> tuple[Any, ...]:
         meta = self._metas[place]
-        return self._roots[place], meta.shape, meta.stride(), meta.storage_offset(), meta.dtype
+        return _memory(meta), meta.shape, meta.stride(), meta.storage_offset(), meta.dtype
 
     def _is_there(self, source: int, ident: int, meta: Any) -> bool:
         """Whether a view looks at the same memory in the same way as a value that is there; it then stands for it."""
         if self._views is None:
             return False
         self._views.setdefault(self._looks(source), source)
-        key = (self._roots[source], meta.shape, meta.stride(), meta.storage_offset(), meta.dtype)
+        key = (_memory(meta), meta.shape, meta.stride(), meta.storage_offset(), meta.dtype)
         found = self._views.get(key)
         if found is not None:
             self._places[ident] = found
@@ -229,7 +243,7 @@ class _Building:
             return self._tensor(ident_of(given))
         if isinstance(given, Ext):
             value = constant(given)
-            return self._new(value, str(value), torch.device("meta") if isinstance(value, torch.device) else value)
+            return self._new(value, _exactly(value), torch.device("meta") if isinstance(value, torch.device) else value)
         if isinstance(given, list):
             return self._new(given, str(given), given)
         return self._new(given, repr(given), given)
@@ -240,7 +254,9 @@ class _Building:
             held = self._outside[ident] = self._objects.find(ident)
             kind = f"{str(held.tensor.dtype).removeprefix('torch.')}{list(held.tensor.shape)}"
             name = f"outside{len(self._outside) - 1}:{kind}"
-            place = self._places[ident] = self._new(held.tensor, name, empty(layout(held.tensor)))
+            own = held.tensor.detach()  # so that nobody changes its layout
+            place = self._places[ident] = self._new(own, name, empty(layout(own)))
+            self._memory[_memory(self._metas[place])] = place
         return place
 
     def _result(self, operator: Operator, at: int, ident: int, args: list[int], meta: Any) -> int:
@@ -251,17 +267,17 @@ class _Building:
         source = operator.views[min(at, len(operator.views) - 1)]
         if source is not None and source < len(args):
             self._roots[place] = self._roots[args[source]]
+        if isinstance(meta, torch.Tensor):
+            self._roots[place] = self._memory.setdefault(_memory(meta), self._roots[place])
         return place
 
     def _foresee(self, operator: Operator, args: list[int], kwargs: dict[str, int]) -> list[Any]:
         """Return the results on the meta device, and count what they will take."""
-        if operator.data_dependent:
-            raise NotRecordable(
-                f"{operator.name}, whose result has a shape that depends on values",
-                "use torch.where, or do not record it",
-            )
         named = {name: self._metas[place] for name, place in kwargs.items()}
+        before = [named[name].shape for name in operator.out]
         made = operator.call(*(self._metas[place] for place in args), **named)
+        if before != [named[name].shape for name in operator.out]:
+            raise BadRequest(f"{operator.name} into a tensor of another shape", "write into one that fits")
         outputs = list(made) if isinstance(made, list | tuple) else [made]
         if all(source is None for source in operator.views):
             self._taken += sum(each.nbytes for each in outputs if isinstance(each, torch.Tensor))
@@ -288,7 +304,7 @@ class _Building:
         changed = {ident: held for ident, held in self._outside.items() if self._places[ident] in self._written}
         return Program(
             "\n".join([*self._lines, "return " + ", ".join(self._names[place] for place in results)]),
-            tuple(held.tensor.shape for held in self._given),
+            tuple(_form(held.tensor) for held in self._given),
             self._table,
             self._steps,
             tuple(results),
@@ -310,6 +326,23 @@ class _Building:
                 over.setdefault(at, []).append(place)
         for at, places in over.items():
             self._steps[at].over = tuple(places)
+
+
+def _form(tensor: torch.Tensor) -> Form:
+    return tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _said(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _exactly(value: Any) -> str:
+    """Return a constant as text; a number with all its digits, since the text is what is approved."""
+    return f"{_said(value)} {value.item()!r}" if isinstance(value, torch.Tensor) else str(value)
+
+
+def _memory(meta: torch.Tensor) -> int:
+    return int(meta.untyped_storage()._cdata)
 
 
 def _is_ref(given: Any) -> bool:

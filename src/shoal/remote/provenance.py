@@ -7,7 +7,7 @@ that nothing else can be had under its approval. What is not exactly one of the 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +17,10 @@ from shoal.remote.arriving import raw
 from shoal.remote.frames import NAMES
 
 if TYPE_CHECKING:
-    from shoal.remote.objects import Held
+    from shoal.remote.objects import Geometry, Held
     from shoal.remote.program import Program
 
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Weights = np.ndarray[Any, np.dtype[np.float64]]
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 TAKES = ("aten.index.Tensor", "aten.index_select.default")
@@ -36,6 +36,7 @@ class Source:
     count: int
     size: int
     """Numbers in a row."""
+    dtype: torch.dtype
     taken: Rows | None = None
 
     def rows(self, tensor: torch.Tensor) -> Rows | None:
@@ -43,7 +44,9 @@ class Source:
         of = self.count if self.taken is None else len(self.taken)
         wide = tensor.numel() // len(tensor) if tensor.dim() and len(tensor) else 0
         first, odd = divmod(int(tensor.storage_offset()), self.size) if self.size else (0, 1)
-        if wide != self.size or odd or not tensor.is_contiguous() or first + len(tensor) > of:
+        if tensor.dtype != self.dtype or wide != self.size or odd or not tensor.is_contiguous():
+            return None
+        if first + len(tensor) > of:
             return None
         shown = np.arange(first, first + len(tensor))
         return shown if self.taken is None else self.taken[shown]
@@ -70,18 +73,34 @@ class Lineage:
     place: int
     text: str
     inputs: tuple[str, ...]
+    geometry: "Geometry"
     start: torch.Tensor
     steps: int = 0
-    seen: dict[str, Mask] = field(default_factory=dict[str, Mask])
+    weights: dict[tuple[str, int], Weights] = field(default_factory=dict[tuple[str, int], Weights])
+    """For each array that it reads rows from, what part each row had in the steps so far, summed."""
 
     @property
     def rows(self) -> dict[str, int]:
-        """How many rows of each data set it was trained on."""
-        return {data: int(mask.sum()) for data, mask in self.seen.items()}
+        """How many rows of each data set it was trained on: those with at least half the part of the one with most.
+
+        Of several arrays of one data set, the one with the fewest counts.
+        """
+        found: dict[str, int] = {}
+        for (data, _), weights in self.weights.items():
+            shared = int((weights * 2 >= weights.max()).sum())
+            found[data] = min(found.get(data, shared), shared)
+        return found
+
+    def step(self, rows: Sequence[tuple[int, Source, Rows]]) -> None:
+        """Count a step over these rows."""
+        self.steps += 1
+        for at, source, shown in rows:
+            weights = self.weights.setdefault((source.data, at), np.zeros(source.count))
+            np.add.at(weights, shown, 1 / len(shown))
 
     def begin_again(self, start: torch.Tensor) -> None:
         """Count from what has left: the next release is as far from it as this one was from its start."""
-        self.start, self.steps, self.seen = start, 0, {}
+        self.start, self.steps, self.weights = start, 0, {}
 
 
 def value_key(tensor: torch.Tensor) -> str:
@@ -106,7 +125,7 @@ def taken(operator: str, args: Sequence[Any], sources: Mapping[int, Source]) -> 
     shown = source.rows(args[0])
     if shown is None or numbers.dim() != 1:
         return None
-    return Source(source.data, source.array, source.count, source.size, shown[numbers.numpy()])
+    return replace(source, taken=shown[numbers.numpy()])
 
 
 @dataclass(slots=True)
@@ -116,7 +135,7 @@ class Run:
     key: str
     inputs: tuple[str, ...]
     text: str
-    rows: list[tuple[Source, Rows]]
+    rows: list[tuple[int, Source, Rows]]
     training: bool
 
     def made(self, place: int) -> Made | None:
@@ -127,44 +146,56 @@ class Run:
         """Count a step for the array of this number; `start` is what it was before the first one."""
         storage = held.storage
         if start is not None:
-            storage.lineage = Lineage(self.key, place, self.text, self.inputs, start)
-        lineage = storage.lineage
+            storage.lineage = Lineage(self.key, place, self.text, self.inputs, held.geometry, start)
+        lineage = held.lineage
         if lineage is None or (lineage.key, lineage.place) != (self.key, place):
             storage.lineage = None
             return
-        lineage.steps += 1
-        for source, rows in self.rows:
-            lineage.seen.setdefault(source.data, np.zeros(source.count, np.bool_))[rows] = True
+        lineage.step(self.rows)
 
 
 def about(program: "Program", given: Sequence["Held"]) -> Run | None:
     """Return what a run of a program is, before it runs; None where no grant can be about it."""
-    training = bool(program.changed) and not program.changed_inputs
     if program.changed_inputs:
         return None
+    training = bool(program.changed)
+    trained = {id(held) for held in program.changed}
     inputs, rows = [], []
-    for held in (*given, *program.outside):
+    for at, held in enumerate((*given, *program.outside)):
+        if id(held) in trained:  # these change with every step; all else that is given is part of what is approved
+            if held.storage.label.private and held.lineage is None:
+                return None
+            inputs.append("own")
+            continue
         if not held.storage.label.private:
-            # a training's own arrays change with every step; what a function is given is part of what is approved
-            inputs.append("own" if training else f"own {value_key(held.tensor)}")
+            inputs.append(f"own {_digest(held)}")
             continue
         source = held.storage.source
         shown = None if source is None else source.rows(held.tensor)
-        if source is not None and shown is not None:
-            rows.append((source, shown))
-            whole = source.taken is None and len(shown) == source.count
-            if not whole and not training:
-                return None
-            inputs.append(
-                f"{source.data}.{source.array}" if whole and not training else f"rows of {source.data}.{source.array}"
-            )
-        elif training and held.storage.lineage is not None:
-            inputs.append("own")
-        else:
+        if source is None or shown is None:
             return None
-    text = json.dumps([program.text, inputs])
-    key = hashlib.sha256(text.encode()).hexdigest()
+        if not training and (source.taken is not None or len(shown) != source.count):
+            return None
+        rows.append((at, source, shown))
+        inputs.append(_said(source, held.tensor, whole=not training))
+    if program.random:
+        inputs.append("random numbers from a seed that the client may choose")
+    key = hashlib.sha256(json.dumps([program.text, inputs]).encode()).hexdigest()
     return Run(key, tuple(inputs), program.text, rows, training)
+
+
+def _digest(held: "Held") -> str:
+    found = held.storage.digests.get(held.geometry)
+    if found is None:
+        found = held.storage.digests[held.geometry] = value_key(held.tensor)
+    return found
+
+
+def _said(source: Source, tensor: torch.Tensor, *, whole: bool) -> str:
+    first = tensor.shape[0] if whole else "*"
+    form = ", ".join(map(str, (first, *tensor.shape[1:])))
+    array = f"{source.data}.{source.array} {NAMES[source.dtype]}[{form}]"
+    return array if whole else f"rows of {array}"
 
 
 def starts(program: "Program", run: Run) -> list[torch.Tensor | None]:

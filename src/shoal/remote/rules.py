@@ -53,9 +53,9 @@ class Rules:
         self._desk = desk
         self._person = person
 
-    def operate(self, operator: Operator, label: Label) -> None:
+    def operate(self, operator: Operator, label: Label, *, tells_values: bool) -> None:
         """Refuse what would show values in a shape."""
-        if not (operator.data_dependent and label.private):
+        if not (tells_values and label.private):
             return
         what = f"{operator.name} on data set {names(label)}"
         self._log("refused", label, what=what)
@@ -77,7 +77,7 @@ class Rules:
 
     def _resulted(self, asked: Release) -> torch.Tensor | None:
         """Release the result of a program that the owner approved with its parameters."""
-        made = asked.held.storage.made
+        made = asked.held.made
         if made is None:
             return None
         granted = [self._programs(data, made.key) for data in asked.label.sources]
@@ -93,8 +93,8 @@ class Rules:
 
     def _trained(self, asked: Release) -> torch.Tensor | None:
         """Release an array that an approved program trained, its change shortened."""
-        lineage = asked.held.storage.lineage
-        if lineage is None or lineage.start.shape != asked.tensor.shape:
+        lineage = asked.held.lineage
+        if lineage is None:
             return None
         for terms in self._terms(asked.label, lineage):
             enough = lineage.steps >= terms.steps and _fewest(lineage, asked.label) >= terms.rows
@@ -159,7 +159,7 @@ class Rules:
         return NotPermitted(str(asked), self._way_out(asked, kind, number))
 
     def _way_out(self, asked: Release, kind: Kind, number: str | None) -> str:
-        lineage = asked.held.storage.lineage
+        lineage = asked.held.lineage
         if kind == "model" and lineage is not None and (granted := self._terms(asked.label, lineage)):
             terms = granted[-1]
             return (
@@ -178,12 +178,13 @@ class Rules:
         return f"request {number} waits for the owner; ask again when it is approved"
 
     def _had(self, asked: Release) -> bool:
-        made = asked.held.storage.made
+        made = asked.held.made
         return made is not None and self._desk.ledger.spent(self._person, "program", made.key, str(made.place)) > 0
 
     def _file(self, asked: Release, kind: Kind, key: str) -> str:
         storage = asked.held.storage
-        origin = storage.lineage if kind == "model" else storage.made
+        lineage = asked.held.lineage
+        origin = lineage if kind == "model" else asked.held.made
         request = Request(
             "",
             self._person,
@@ -195,8 +196,8 @@ class Rules:
             (asked.reason or "")[:REASON_LETTERS],
             "" if origin is None else origin.text,
             () if origin is None else origin.inputs,
-            0 if storage.lineage is None else storage.lineage.steps,
-            {} if storage.lineage is None else storage.lineage.rows,
+            0 if lineage is None else lineage.steps,
+            {} if lineage is None else lineage.rows,
         )
         number = self._desk.requests.file(request).id
         storage.tickets[asked.held.geometry] = number
@@ -242,11 +243,11 @@ class Rules:
 
 def _subject(asked: Release) -> tuple[Kind, str]:
     """Return what a request for it would be about, and the key of that."""
-    storage = asked.held.storage
-    if storage.lineage is not None and storage.lineage.start.shape == asked.tensor.shape:
-        return "model", storage.lineage.key
-    if storage.made is not None:
-        return "program", storage.made.key
+    lineage, made = asked.held.lineage, asked.held.made
+    if lineage is not None:
+        return "model", lineage.key
+    if made is not None:
+        return "program", made.key
     return "value", value_key(asked.tensor)
 
 

@@ -260,7 +260,7 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             named[name] = call.encode(value)
     worker = places.noted(call.worker) if call.worker is not None else places.current()
     session = worker.session
-    if operator.data_dependent:
+    if operator.tells_values(args):
         return _wait_for_shape(operator, worker, sent, named)
     found = results(operator, tuple(call.key), args, kwargs, _on_meta)
     if operator.writes and (operator.returns_written or not operator.returns):

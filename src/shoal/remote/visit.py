@@ -219,7 +219,7 @@ class Visit:
         found = self._catalogue.find(name)
         # a view of its own: what a client does in place must not reach the owner's rows
         tensor = found.array(array).detach().clone(memory_format=torch.contiguous_format)
-        source = Source(name, array, found.rows, tensor[:1].numel())
+        source = Source(name, array, found.rows, tensor[:1].numel(), tensor.dtype)
         return self._lend(ident, tensor, found.label, source)
 
     def _layouts(self, idents: list[int]) -> list[Any]:
