@@ -1,4 +1,9 @@
-"""Combining updates that lie in blobs: several references to one, in any order, against the sum one by one."""
+"""Combining updates: several references to one, in any order, against the sum one by one; many small ones."""
+
+import gc
+import hashlib
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 from hypothesis import given
@@ -9,11 +14,13 @@ from shoal.core.task import ArraySpec, Bounds, RoundPlan, TaskSpec
 from shoal.core.tree import Tree, digest, encode
 from shoal.core.types import ModelVersion, Update
 from shoal.rounds.effects import Contribution, Fold
+from shoal.rounds.events import Recorded, Reported
 from shoal.server.fold import fold
 from shoal.server.storage import BLOCK, Storage
 from shoal.store.memory import MemoryBlobs, MemoryStore
-from shoal.store.store import Namespace
-from shoal.wire.codec import encode_trees
+from shoal.store.sql import SqlStore
+from shoal.store.store import Entry, Namespace
+from shoal.wire.codec import decode_tree, encode_trees
 
 SIZE = BLOCK + 5
 DRAWS = np.random.default_rng(1)
@@ -44,3 +51,35 @@ def test_each_reference_counts_with_its_own_weight(references, random):
         state = mean.add(state, Update(f"a{number}", DELTAS[blob], weight))
     moved = START["w"] + mean.finish(state)["delta"]["w"]
     assert found.digest == digest({"w": moved.astype(np.float32)})
+
+
+SECONDS = 20
+SMALL = TaskSpec(
+    "t", {"w": ArraySpec((2000,), "float32")}, 1, RoundPlan(goal=8), bounds=Bounds(8.0, 100.0, 1 << 9), initial="0"
+)
+
+
+def test_small_updates_are_not_in_memory_all_at_once(tmp_path: Path):
+    number, rng = 300, np.random.default_rng(2)
+    store = SqlStore(tmp_path / "db")
+    storage = Storage(store, MemoryBlobs())
+    base = kept(storage, "published", encode({"w": np.zeros(2000, np.float32)}))
+    deltas = [{"w": rng.standard_normal(2000, np.float32)} for _ in range(number)]
+    inline = {hashlib.sha256(data).hexdigest(): data for delta in deltas if (data := encode_trees({"delta": delta}))}
+    events = [Recorded(1.0, Reported(f"a{i}", f"d{i}", digest, 1, 1 << 16)) for i, digest in enumerate(inline)]
+    store.submit(Entry("t-1", events, 0, store.lead("t-1"), inline)).result(SECONDS)
+    contributions = tuple(Contribution(f"a{i}", digest, 1 << 16) for i, digest in enumerate(inline))
+    total = sum(map(len, inline.values()))
+    del inline, events
+    gc.collect()
+    tracemalloc.start()
+    try:
+        found = fold(SMALL, Fold(1, 1, ModelVersion(0, base, "", 0.0), contributions), storage)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        store.close()
+    assert peak < total / 4, (peak, total)
+    mean = np.mean([delta["w"] for delta in deltas], axis=0, dtype=np.float64)
+    moved = decode_tree(b"".join(storage.blobs.open(found.digest)))["w"]
+    np.testing.assert_allclose(moved, mean, atol=1e-6)

@@ -42,7 +42,7 @@ def fold(spec: TaskSpec, work: Fold, storage: Storage) -> Folded:
     arrays = spec.travelling
     base = storage.checked(work.base.digest)
     start = storage.checked(work.start) if work.start else None
-    files = {digest: storage.checked(digest) for digest in sorted({given.digest for given in work.contributions})}
+    files = _Files(storage)
     # equal bytes come one after the other, and are read once: sums are the same in any order
     contributions = sorted(work.contributions, key=lambda given: given.digest)
     server, shares = registry.server_optimizer(spec.server), registry.shared_trees(spec.local)
@@ -84,7 +84,7 @@ def _nothing(arrays: Mapping[str, ArraySpec]) -> Tree:
 
 
 def _combine(
-    spec: TaskSpec, group: Slices, contributions: Sequence[Contribution], files: Mapping[str, TreeFile]
+    spec: TaskSpec, group: Slices, contributions: Sequence[Contribution], files: "_Files"
 ) -> dict[str, Tree]:
     cuts = _cuts(spec, group)
     specs = {tree: {name: cut.spec for name, cut in arrays.items()} for tree, arrays in cuts.items()}
@@ -96,7 +96,7 @@ def _combine(
     held = ""
     for given in contributions:
         if given.digest != held:
-            held, file = given.digest, files[given.digest]
+            held, file = given.digest, files.open(given.digest)
             trees = {
                 tree: {name: cut.read(f"{tree}/{name}", file) for name, cut in arrays.items()}
                 for tree, arrays in cuts.items()
@@ -104,6 +104,21 @@ def _combine(
             delta = trees.pop("delta")
         state = aggregator.add(state, Update(given.assignment, delta, given.weight, extra=trees))
     return dict(aggregator.finish(state))
+
+
+class _Files:
+    """The updates of a round, each opened when it is needed; of those that the store holds one is in memory."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._blobs: dict[str, TreeFile] = {}
+
+    def open(self, digest: str) -> TreeFile:
+        """Open an update, whose bytes are known to be those of its digest."""
+        found = self._blobs.get(digest) or self._storage.checked(digest)
+        if not found.in_memory:
+            self._blobs[digest] = found
+        return found
 
 
 @dataclass(frozen=True, slots=True)

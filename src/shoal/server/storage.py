@@ -22,10 +22,11 @@ Slices = list[tuple[str, int, int]]
 
 @dataclass(frozen=True, slots=True)
 class TreeFile:
-    """A safetensors file that is read in slices of flattened arrays."""
+    """A safetensors file that is read in slices of flattened arrays; `in_memory` says that it holds all its bytes."""
 
     places: Mapping[str, Place]
     read: Callable[[int, int], bytes]
+    in_memory: bool = False
 
     def slice(self, name: str, start: int, stop: int) -> Array:
         """Return elements [start, stop) of an array, flat."""
@@ -104,12 +105,12 @@ def _damaged(digest: str, found: str) -> CorruptStore:
 
 def open_bytes(data: bytes) -> TreeFile:
     """Open a tree that is in memory."""
-    return _open(lambda start, stop: data[start:stop], len(data))
+    return _open(lambda start, stop: data[start:stop], len(data), in_memory=True)
 
 
-def _open(read: Callable[[int, int], bytes], size: int) -> TreeFile:
+def _open(read: Callable[[int, int], bytes], size: int, *, in_memory: bool = False) -> TreeFile:
     length = header_length(read(0, 8))
-    return TreeFile(read_places(read(8, 8 + length), size), read)
+    return TreeFile(read_places(read(8, 8 + length), size), read, in_memory)
 
 
 def blocks(arrays: Mapping[str, ArraySpec]) -> Iterator[Slices]:
