@@ -73,8 +73,11 @@ def main(others: int = 20, plot: str = "") -> dict[str, float]:
     if plot:
         import matplotlib.figure
 
-        figure = matplotlib.figure.Figure(figsize=(7, 2), layout="constrained")
-        figure.subplots().barh(list(errors)[::-1], list(errors.values())[::-1])
+        figure = matplotlib.figure.Figure(figsize=(7, 2.2), layout="constrained")
+        axes = figure.subplots()
+        axes.bar_label(axes.barh(list(errors)[::-1], list(errors.values())[::-1]), fmt=" %.2f")
+        axes.margins(x=0.12)
+        axes.set_xlabel("mean squared error on 1,000 things that the device never saw")
         figure.savefig(plot)
     return errors
 
