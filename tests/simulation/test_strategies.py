@@ -245,6 +245,33 @@ def test_fedrep_is_two_trainings_of_torch(trainer):
         assert float(tree["bias"][0]) == pytest.approx(float(own[name]), abs=1e-5)
 
 
+def test_fedrep_with_running_statistics_and_ragged_clients_is_the_same_in_every_trainer():
+    task = Task("normed", Normed(), mse_loss, local=LocalPlan(batch_size=4), strategy=shoal.fedrep("3.*"))
+    clients = regression_clients((12, 8, 10))
+    loop, vmapped = (
+        shoal.simulate(task, clients, rounds=2, cohort=3, seed=4, trainer=name) for name in ("loop", "vmapped")
+    )
+    for name, array in loop.params.items():
+        np.testing.assert_allclose(vmapped.params[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
+    for name, tree in loop.personal.items():
+        assert set(tree) == {"3.weight", "3.bias"}
+        for array in tree:
+            np.testing.assert_allclose(vmapped.personal[name][array], tree[array], rtol=1e-4, atol=1e-6)
+    # the second training alone moves the statistics: a step a batch and epoch
+    assert int(loop.params["1.num_batches_tracked"]) == 3 + 3
+
+
+@pytest.mark.parametrize("trainer", ["loop", "vmapped"])
+def test_a_client_that_cannot_train_its_head_is_named_and_kept_out(trainer):
+    one = np.ones((1, 1), np.float32)
+    clients = {"low": (one, 0 * one), "huge": (one * 1e20, one), "high": (one, 4 * one)}
+    task = two_numbers(shoal.fedrep("bias", head_epochs=3), LocalPlan(optimizer=shoal.sgd(0.1)))
+    done = shoal.simulate(task, clients, rounds=1, trainer=trainer)
+    assert (done.history[0].reports, done.history[0].failed) == (2, 1)
+    assert [(failure.client, "the loss is inf" in failure.reason) for failure in done.failures] == [("huge", True)]
+    assert set(done.personal) == {"low", "high"}
+
+
 def test_fedrep_wants_a_head():
     with pytest.raises(TaskError, match="FedRep without a pattern"):
         shoal.fedrep()
@@ -299,7 +326,11 @@ def test_a_part_of_the_clients_in_every_round():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [shoal.scaffold(), shoal.feddyn(), shoal.ditto()], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "strategy",
+    [shoal.scaffold(), shoal.feddyn(), shoal.ditto(), shoal.fedrep("2.*", head_epochs=1)],
+    ids=lambda each: each.name,
+)
 def test_what_clients_keep_is_part_of_the_checkpoint(strategy, tmp_path):
     task = regression_task(LocalPlan(batch_size=4), strategy=strategy)
     options = {"rounds": 4, "cohort": 3, "trainer": "loop", "checkpoint": tmp_path / "checkpoint", "every": 2}

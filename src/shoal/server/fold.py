@@ -83,9 +83,7 @@ def _nothing(arrays: Mapping[str, ArraySpec]) -> Tree:
     return {name: np.zeros(0, array.dtype) for name, array in arrays.items()}
 
 
-def _combine(
-    spec: TaskSpec, group: Slices, contributions: Sequence[Contribution], files: "_Files"
-) -> dict[str, Tree]:
+def _combine(spec: TaskSpec, group: Slices, contributions: Sequence[Contribution], files: "_Files") -> dict[str, Tree]:
     cuts = _cuts(spec, group)
     specs = {tree: {name: cut.spec for name, cut in arrays.items()} for tree, arrays in cuts.items()}
     part = replace(spec, arrays=specs.pop("delta"), extra=specs)
