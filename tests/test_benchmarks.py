@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.web.browser import built, program
+
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
 
@@ -66,3 +68,26 @@ def test_the_benchmark_of_the_dashboard_falls_not_behind():
     assert found["behind"] == 0
     assert 0 < found["frames"] < 400
     assert found["first_paint_bytes"] < 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_benchmark_of_devices_gives_every_figure():
+    built()
+    program("node")
+    program("chromium")
+    command = [sys.executable, "benchmarks/devices.py", "--short", "--json"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert ran.returncode == 0, ran.stderr
+    [line] = ran.stdout.splitlines()
+    found = json.loads(line)
+    assert found["left_out"] == []
+    assert set(found["export_cpu_s"]) == {"mlp-sgd", "lenet"}
+    assert all(0 < seconds < 40 for seconds in found["export_cpu_s"].values())
+    assert found["plan_bytes_mlp"] < 10_000
+    assert found["sdk_bytes"] < 30_000
+    for model in ("mlp", "lenet"):
+        assert set(found[f"first_100_steps_cpu_s_{model}"]) == {"eager", "ort", "wasm"}
+        assert all(found[f"{way}_vs_eager_{model}"] > 0 for way in ("ort", "wasm"))
+    assert set(found["page_load_to_first_step_ms"]) == {"cold", "warm"}
+    assert all(0 < took < 120_000 for took in found["page_load_to_first_step_ms"].values())

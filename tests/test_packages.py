@@ -12,19 +12,12 @@ import pytest
 from shoal.demo.digits.page import BUILT
 from shoal.server.web_runtime import NEEDED
 from tests.web.browser import RUNTIME, TOP, missing
+from tests.wheels import wheel
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 STATIC = TOP / "src/shoal/demo/static/digits"
 MEGABYTE = 1_000_000
-
-
-def wheel(source: Path, folder: Path) -> Path:
-    """Build the wheel of a project, as pip does, and return it."""
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=120)
-    (built,) = folder.glob("*.whl")
-    return built
 
 
 def names(path: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """A Python without torch: an agent and a `shoal.Device` take part in rounds of a real coordinator by the task's plan.
 
-The environment is made by `pip install shoal[onnx]`, once for each set of dependencies; the sources are these.
+The environment is made by `pip install shoal[onnx]` from the wheel, once for each set of dependencies; the wheel is
+built and installed anew when the sources changed.
 """
 
 import fcntl
@@ -22,6 +23,7 @@ from torch import nn
 import shoal
 from shoal.data import Table, write_csv
 from shoal.testing.server_process import ServerProcess
+from tests.wheels import wheel
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -35,6 +37,7 @@ import numpy as np
 import shoal
 
 assert importlib.util.find_spec("torch") is None
+assert shoal.__file__.startswith(sys.prefix)
 url, home = sys.argv[1:]
 rng = np.random.default_rng(1)
 x = rng.standard_normal((60, 3)).astype(np.float32)
@@ -59,19 +62,33 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    """Return the interpreter of an environment that has what `shoal[onnx]` asks for, and no torch."""
+    """Return the interpreter of an environment with the wheel of these sources and what `shoal[onnx]` asks for."""
     asked = (TOP / "pyproject.toml").read_bytes() + (TOP / "constraints.txt").read_bytes() + sys.version.encode()
     place = TOP / ".pytest_cache" / "without-torch" / sha256(asked).hexdigest()[:16]
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (place / "made").exists():
+        made, sources = place / "made", sources_digest()
+        if not made.exists():
             shutil.rmtree(place, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", str(place)], check=True, timeout=120)
-            install = ["-m", "pip", "install", "-q", "-c", str(TOP / "constraints.txt"), f"{TOP}[onnx]"]
-            subprocess.run([str(place / "bin/python"), *install], check=True, timeout=480)
-            (place / "made").touch()
+        if not made.exists() or made.read_text() != sources:
+            shutil.rmtree(place / "wheel", ignore_errors=True)
+            built = wheel(TOP, place / "wheel")
+            again = ["--force-reinstall", "--no-deps"] if made.exists() else []
+            install = ["-m", "pip", "install", "-q", "-c", str(TOP / "constraints.txt"), *again, f"{built}[onnx]"]
+            subprocess.run([str(place / "bin/python"), *install], check=True, timeout=480, env=environment())
+            made.write_text(sources)
     return place / "bin/python"
+
+
+def sources_digest() -> str:
+    """Return a digest of what the wheel is built from."""
+    found = sha256()
+    for path in sorted((TOP / "src/shoal").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            found.update(f"{path} {sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
 
 
 class Slope(nn.Module):
@@ -90,7 +107,9 @@ def rows(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def environment(token: str = "") -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(TOP / "src"), "SHOAL_TOKEN": token}
+    """Return the environment of a user: what is imported is what is installed."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**own, "SHOAL_TOKEN": token}
 
 
 @contextmanager
@@ -99,7 +118,7 @@ def agent(python: Path, server: ServerProcess, folder: Path) -> Iterator[None]:
     table = Table((*NAMES, "y"), np.column_stack([x, y]).astype(np.float64))
     write_csv(folder / "rows.csv", table)
     options = ["--url", server.url, "--name", "bob", "--plan", "slope", "--home", str(folder / "bob")]
-    command = [str(python), "-m", "shoal", "agent", *options, "--data", str(folder / "rows.csv"), "--target", "y"]
+    command = [str(python.with_name("shoal")), "agent", *options, "--data", str(folder / "rows.csv"), "--target", "y"]
     with (folder / "agent.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(server.enrolment_token))
     try:
@@ -110,7 +129,9 @@ def agent(python: Path, server: ServerProcess, folder: Path) -> Iterator[None]:
 
 
 def test_an_agent_and_a_device_without_torch_make_versions_together(python: Path, tmp_path: Path) -> None:
-    told = subprocess.run([str(python), "-c", "import torch"], capture_output=True, text=True, check=False)
+    told = subprocess.run(
+        [str(python), "-c", "import torch"], env=environment(), capture_output=True, text=True, check=False
+    )
     assert "No module named 'torch'" in told.stderr
     script = tmp_path / "device.py"
     script.write_text(DEVICE)
