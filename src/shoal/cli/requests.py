@@ -20,6 +20,10 @@ Times = Annotated[int, typer.Option("--times", min=1, help="How often each array
 Rows = Annotated[int, typer.Option("--rows", min=0, help="A model: rows of each data set that it has to have seen.")]
 Steps = Annotated[int, typer.Option("--steps", min=0, help="A model: steps that it has to have made.")]
 Clip = Annotated[float, typer.Option("--clip", min=0.0, help="A model: the norm to which each change is shortened.")]
+State = Annotated[
+    bool,
+    typer.Option("--state", help="A model: also gradients, moments and running statistics, which may show a batch."),
+]
 
 requests = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What clients ask a worker's owner for.")
 audit = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What left a worker, and what was refused.")
@@ -67,6 +71,7 @@ def approve(
     rows: Rows = 0,
     steps: Steps = 0,
     clip: Clip = 0.0,
+    state: State = False,
     note: Note = "",
     as_json: Json = False,
 ) -> None:
@@ -78,11 +83,13 @@ def approve(
     model = found.kind == "model"
     if model and not (rows >= 2 and steps >= 2 and clip > 0):
         raise typer.BadParameter("a model is approved on terms: give --rows and --steps of at least 2, and --clip")
-    if not model and (rows or steps or clip):
-        raise typer.BadParameter(f"--rows, --steps and --clip are for models, {found.id} is for a {found.kind}")
+    if not model and (rows or steps or clip or state):
+        raise typer.BadParameter(
+            f"--rows, --steps, --clip and --state are for models, {found.id} is for a {found.kind}"
+        )
     if found.kind == "value" and times != 1:
         raise typer.BadParameter("a single value leaves once; --times is for programs and models")
-    _decided(home, queue.approve(request, Terms(times, rows, steps, clip), note), as_json)
+    _decided(home, queue.approve(request, Terms(times, rows, steps, clip, state), note), as_json)
 
 
 @requests.command(epilog=example(f"shoal requests refuse carol-3 --note 'too few rows' {AT}"))

@@ -21,6 +21,15 @@ from shoal.remote.provenance import Source
 from shoal.remote.randomness import Randomness
 from shoal.remote.shapes import Layout, empty, layout, results
 
+
+class Misfit(Exception):
+    """Arguments whose shapes and dtypes do not go together, whatever their values are."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
 _REFUSALS = (NotPermitted, OverLimit, RefusedOperator)
 
 
@@ -83,7 +92,7 @@ class Executor:
         try:
             args, kwargs = self._reader.call(operator, step)
             label = self._allowed_on(operator, args, self._reader.held)
-            self.objects.reserve(_new_bytes(operator, args, kwargs))
+            self.objects.reserve(_new_bytes(operator, args, kwargs, always=label.private))
             made = self._call(operator, args, kwargs)
         except Poisoned as error:
             self._fail(error.failure, step)
@@ -91,6 +100,9 @@ class Executor:
             self._fail(failures.of(error), step)
         except BadRequest:
             raise
+        except Misfit as error:  # found without a look at values, so it may be told
+            traced = self._gate.traceback(label)
+            self._fail(failures.kernel(operator.name, error.cause, described=True, traced=traced), step)
         except KERNEL_ERRORS as error:
             self._fail(self._failed(operator.name, error, label), step)
         else:
@@ -100,9 +112,7 @@ class Executor:
 
     def _taken(self, operator: Operator, args: list[Any]) -> Source | None:
         private = [held for held in self._reader.held if held.storage.label.private]
-        if len(private) != 1 or private[0].storage.source is None:
-            return None
-        return provenance.taken(operator.name, args, {id(private[0].tensor): private[0].storage.source})
+        return provenance.taken(operator.name, args, {id(held.tensor): held.storage.source for held in private})
 
     def _allowed_on(self, operator: Operator, args: list[Any], held: list[Held]) -> Label:
         label = join(each.storage.label for each in held)
@@ -225,23 +235,30 @@ def _idents(given: Any) -> list[int]:
     return [ident_of(given)] if getattr(given, "code", None) == frames.REF else []
 
 
-def _new_bytes(operator: Operator, args: list[Any], kwargs: dict[str, Any]) -> int:
-    """Return the bytes that a call will take for its results."""
+def _new_bytes(operator: Operator, args: list[Any], kwargs: dict[str, Any], *, always: bool) -> int:
+    """Return the bytes that a call will take for its results; with `always`, try it also where that is none.
+
+    Raises Misfit where its arguments do not go together.
+    """
     if operator.tells_values(args):
         return sum(each.nbytes for each in _tensors(args)) * 8
-    if not operator.out and (operator.returns_written or any(source is not None for source in operator.views)):
+    none = not operator.out and (operator.returns_written or any(source is not None for source in operator.views))
+    if none and not always:
         return 0
     key: list[Any] = [operator.name]
     _describe(args, key)
     for name, value in kwargs.items():
         key.append(name)
         _describe(value, key)
-    found = results(operator, tuple(key), args, kwargs, _on_meta)
+    try:
+        found = results(operator, tuple(key), args, kwargs, _on_meta)
+    except KERNEL_ERRORS as error:
+        raise Misfit(error) from error
     for name, each in zip(operator.out, found.outputs, strict=False):
         given = kwargs.get(name)
         if each is None or given is None or (given.numel() and tuple(given.shape) != each.shape):
-            raise ValueError(f"{operator.name} into a tensor of another shape")
-    return sum(each.nbytes for each in found.outputs if each is not None)
+            raise Misfit(ValueError(f"{operator.name} into a tensor of another shape"))
+    return 0 if none else sum(each.nbytes for each in found.outputs if each is not None)
 
 
 def _describe(given: Any, key: list[Any]) -> None:

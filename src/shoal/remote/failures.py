@@ -63,14 +63,14 @@ def of(error: ShoalError) -> Failure:
     return Failure(error.code, error.problem, error.fix)
 
 
-def kernel(where: str, error: Exception, *, described: bool) -> Failure:
+def kernel(where: str, error: Exception, *, described: bool, traced: bool = True) -> Failure:
     """Return an operator's error as it travels; one that may not be described says nothing of its values or place."""
     if not described:
         return Failure(RemoteFailure.code, "an operator failed on data that is not yours", "check shapes and indices")
     kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS), "RuntimeError")
     said = str(error).strip().splitlines()
     problem = f"{where}: {said[0] if said else kind}"
-    return Failure(RemoteFailure.code, problem, "correct its arguments", kind, _trace(error, where))
+    return Failure(RemoteFailure.code, problem, "correct its arguments", kind, _trace(error, where) if traced else "")
 
 
 def _trace(error: Exception, where: str) -> str:

@@ -16,6 +16,7 @@ rows = 200                # of each data set, at least
 steps = 100
 clip = 1.0                # each array's change is shortened to this norm
 times = 5
+state = true              # also gradients, moments and running statistics, which may show the last batch
 """
 
 from pathlib import Path
@@ -40,13 +41,17 @@ class ProgramGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A training program whose arrays may leave after `steps` steps over `rows` rows, each change of norm `clip`."""
+    """A training program whose arrays may leave after `steps` steps over `rows` rows, each change of norm `clip`.
+
+    With `state`, not only weights: also what it writes before it reads it.
+    """
 
     digest: str
     rows: int
     steps: int
     clip: float
     times: int = 1
+    state: bool = False
 
     def __post_init__(self) -> None:
         if self.rows < 2 or self.steps < 2 or self.times < 1 or not 0 < self.clip < float("inf"):

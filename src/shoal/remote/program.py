@@ -63,6 +63,8 @@ class Program:
     outside: list[Held]
     changed: list[Held]
     """Those of `outside` that a run writes."""
+    states: tuple[bool, ...]
+    """Which of `changed` it writes before it reads them: gradients, moments, running statistics, and no weights."""
     changed_inputs: tuple[int, ...]
     written: tuple[int, ...]
     """The handles of `changed`."""
@@ -108,7 +110,7 @@ class Program:
             held.storage.written(label)
             if run is not None and run.training:
                 held.storage.lineage = lineage
-                run.trained(held, start, place)
+                run.trained(held, start, place, state=self.states[place])
         for at in self.changed_inputs:
             inputs[at].storage.written(label)
 
@@ -148,6 +150,9 @@ class _Building:
         self._outside: dict[int, Held] = {}
         self._fleeting: set[int] = set()
         self._written: set[int] = set()
+        self._read: set[int] = set()
+        """What an operator other than a view has read so far."""
+        self._states: set[int] = set()
         self._operators: list[Operator] = []
         self._steps: list[Instruction] = []
         self._reads: list[tuple[int, ...]] = []
@@ -165,8 +170,7 @@ class _Building:
         args = [self._argument(each) for each in step[2]]
         kwargs = {name: self._argument(each) for name, each in step[3].items()} if len(step) > 3 else {}
         self._operators.append(operator)
-        for place in self._writes(operator, args, kwargs):
-            self._written.add(self._roots[place])
+        self._touch(operator, args, kwargs)
         if operator.tells_values([self._metas[place] for place in args]):
             raise NotRecordable(
                 f"{operator.name}, whose result has a shape that depends on values",
@@ -195,6 +199,14 @@ class _Building:
         named = [f"{name}={self._names[place]}" for name, place in kwargs.items()]
         said = f"{operator.name}({', '.join([*(self._names[place] for place in args), *named])})"
         self._lines.append(f"{', '.join(self._names[place] for place in places)} = {said}" if places else said)
+
+    def _touch(self, operator: Operator, args: list[int], kwargs: dict[str, int]) -> None:
+        written = {self._roots[place] for place in self._writes(operator, args, kwargs)}
+        self._states |= written - self._read
+        self._written |= written
+        if operator.returns_written or all(source is None for source in operator.views):
+            given = [each for place in (*args, *kwargs.values()) for each in self._lists.get(place, (place,))]
+            self._read |= {self._roots[place] for place in given}
 
     def _instruct(
         self, call: Callable[..., Any], read: tuple[int, ...], places: tuple[int, ...], several: bool
@@ -311,6 +323,7 @@ class _Building:
             tuple(self._asked.kept),
             list(self._outside.values()),
             list(changed.values()),
+            tuple(self._places[ident] in self._states for ident in changed),
             tuple(at for at in range(len(self._given)) if at in self._written),
             tuple(changed),
             list(dict.fromkeys(self._operators)),

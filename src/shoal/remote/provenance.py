@@ -25,6 +25,8 @@ Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 TAKES = ("aten.index.Tensor", "aten.index_select.default")
 """Operators that copy whole rows, by numbers."""
+JOINS = ("aten.stack.default", "aten.cat.default")
+"""Operators that copy rows, or tensors of rows, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Lineage:
     inputs: tuple[str, ...]
     geometry: "Geometry"
     start: torch.Tensor
+    state: bool
+    """Whether the program writes it before it reads it, as a gradient, a moment or a running statistic."""
     steps: int = 0
     weights: dict[tuple[str, int], Weights] = field(default_factory=dict[tuple[str, int], Weights])
     """For each array that it reads rows from, what part each row had in the steps so far, summed."""
@@ -110,20 +114,35 @@ def value_key(tensor: torch.Tensor) -> str:
     return found.hexdigest()
 
 
-def taken(operator: str, args: Sequence[Any], sources: Mapping[int, Source]) -> Source | None:
+def taken(operator: str, args: Sequence[Any], sources: Mapping[int, Source | None]) -> Source | None:
     """Return the source of what an operator copied, where it took whole rows by numbers that are the client's own.
 
-    `sources` are those of untouched arrays, by the tensor's id.
+    `sources` are those of the owner's arrays by the tensor's id, None for one that is not untouched.
     """
-    if operator not in TAKES or not isinstance(args[0], torch.Tensor):
+    if operator in TAKES and isinstance(args[0], torch.Tensor):
+        return _indexed(operator, args, sources)
+    first = args[0] if operator in JOINS else None
+    if not isinstance(first, list) or not first or (len(args) > 1 and args[1] != 0):
         return None
+    found = [sources.get(id(each)) for each in first]
+    whole = found[0]
+    shown: list[Rows] = []
+    for each, source in zip(first, found, strict=True):
+        rows = None if source is None else source.rows(each[None] if operator == JOINS[0] else each)
+        if whole is None or source is None or rows is None or (source.data, source.array) != (whole.data, whole.array):
+            return None
+        shown.append(rows)
+    return None if whole is None else replace(whole, taken=np.concatenate(shown))
+
+
+def _indexed(operator: str, args: Sequence[Any], sources: Mapping[int, Source | None]) -> Source | None:
     source = sources.get(id(args[0]))
     numbers = args[1][0] if operator == TAKES[0] and len(args[1]) == 1 else args[-1]
     by_row = operator == TAKES[0] or args[1] == 0
     if source is None or not by_row or not isinstance(numbers, torch.Tensor) or numbers.dtype != torch.int64:
         return None
     shown = source.rows(args[0])
-    if shown is None or numbers.dim() != 1:
+    if shown is None or numbers.dim() != 1 or id(numbers) in sources:
         return None
     return replace(source, taken=shown[numbers.numpy()])
 
@@ -142,11 +161,11 @@ class Run:
         """Return what its result of this number is."""
         return None if self.training else Made(self.key, place, self.text, self.inputs)
 
-    def trained(self, held: "Held", start: torch.Tensor | None, place: int) -> None:
+    def trained(self, held: "Held", start: torch.Tensor | None, place: int, *, state: bool) -> None:
         """Count a step for the array of this number; `start` is what it was before the first one."""
         storage = held.storage
         if start is not None:
-            storage.lineage = Lineage(self.key, place, self.text, self.inputs, held.geometry, start)
+            storage.lineage = Lineage(self.key, place, self.text, self.inputs, held.geometry, start, state)
         lineage = held.lineage
         if lineage is None or (lineage.key, lineage.place) != (self.key, place):
             storage.lineage = None

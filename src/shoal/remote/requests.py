@@ -24,6 +24,8 @@ class Terms(msgspec.Struct, frozen=True):
     rows: int = 0
     steps: int = 0
     clip: float = 0.0
+    state: bool = False
+    """Whether also what a training writes before it reads it may leave."""
 
 
 class Request(msgspec.Struct, frozen=True):

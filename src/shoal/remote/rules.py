@@ -98,6 +98,7 @@ class Rules:
             return None
         for terms in self._terms(asked.label, lineage):
             enough = lineage.steps >= terms.steps and _fewest(lineage, asked.label) >= terms.rows
+            enough = enough and terms.state >= lineage.state
             if enough and self._spend(terms.times, "model", lineage.key, str(lineage.place)):
                 left = _shortened(lineage, asked.tensor, terms.clip)
                 rows, steps = lineage.rows, lineage.steps
@@ -123,7 +124,7 @@ class Rules:
     def _models(self, data: str, key: str) -> list[Terms]:
         grants = self._desk.policy.of(self._person, data)
         found = [model for grant in grants for model in grant.model if model.digest == key]
-        return [Terms(model.times, model.rows, model.steps, model.clip) for model in found]
+        return [Terms(model.times, model.rows, model.steps, model.clip, model.state) for model in found]
 
     def _approved(self, asked: Release) -> torch.Tensor | None:
         """Release a value that the owner approved, once: this very one, in the place where it was asked for."""
@@ -162,6 +163,11 @@ class Rules:
         lineage = asked.held.lineage
         if kind == "model" and lineage is not None and (granted := self._terms(asked.label, lineage)):
             terms = granted[-1]
+            if lineage.state > terms.state:
+                return (
+                    "its training writes it before it reads it, as a gradient, a moment or a running statistic, which "
+                    "may show the last batch: its owner can approve that with --state"
+                )
             return (
                 f"it may leave {terms.times} times, each after {terms.steps} steps over {terms.rows} rows; "
                 f"{lineage.steps} steps over {_fewest(lineage, asked.label)} rows so far"
@@ -256,11 +262,19 @@ def _fewest(lineage: Lineage, label: Label) -> int:
 
 
 def _shortened(lineage: Lineage, tensor: torch.Tensor, clip: float) -> torch.Tensor:
-    """Return an array whose change since its start has at most this norm; counters move by a step at most each time."""
-    if not tensor.is_floating_point():
-        moved = (tensor - lineage.start).clamp(-lineage.steps, lineage.steps)
-        return lineage.start + moved
-    change = tensor.double() - lineage.start.double()
+    """Return an array whose change since its start has at most this norm; a counter moves by a step at most."""
+    start = lineage.start
+    if tensor.is_complex():
+        real = torch.view_as_real(tensor).double() - torch.view_as_real(start).double()
+        return start + torch.view_as_complex(_within(real, clip)).to(tensor.dtype)
+    change = tensor.double() - start.double()
+    if tensor.is_floating_point():
+        return start + _within(change, clip).to(tensor.dtype)
+    most = lineage.steps if tensor.numel() == 1 else clip
+    return (start + _within(change, most).trunc().to(torch.int64)).to(tensor.dtype)
+
+
+def _within(change: torch.Tensor, most: float) -> torch.Tensor:
     norm = float(torch.linalg.vector_norm(change))
-    scale = min(1.0, clip / norm) if norm == norm and norm not in (0.0, float("inf")) else float(norm == 0.0)
-    return lineage.start + (torch.nan_to_num(change) * scale).to(tensor.dtype)
+    scale = min(1.0, most / norm) if norm == norm and norm not in (0.0, float("inf")) else float(norm == 0.0)
+    return torch.nan_to_num(change) * scale

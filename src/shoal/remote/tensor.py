@@ -247,6 +247,8 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return aten._to_copy.default(fetch(args[0]), **kwargs)
     if func is aten.copy_.default and not isinstance(args[1], RemoteTensor):  # as `tensor.to("remote")` does
         args = (args[0], wrapped(args[0].location, args[1]), *args[2:])
+    if func in _INDEXED:
+        args = (args[0], [_index(args[0], each) for each in args[1]], *args[2:])
     whole = WHOLE.get(func)
     if whole is not None:  # in inference mode torch takes nothing apart before
         return whole(*args, **kwargs)
@@ -267,6 +269,15 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         session.step(operator, (), sent, named)
         return _written(operator, args, kwargs)
     return _made(operator, found, worker, sent, named, args)
+
+
+_INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
+
+
+def _index(indexed: Any, by: Any) -> Any:
+    """Send local numbers or a mask to the tensor that they index, as torch does for other devices."""
+    local = isinstance(by, torch.Tensor) and not isinstance(by, RemoteTensor)
+    return wrapped(indexed.location, by) if local and isinstance(indexed, RemoteTensor) else by
 
 
 def _leaves(kwargs: dict[str, Any]) -> bool:
