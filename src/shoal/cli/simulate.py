@@ -20,6 +20,13 @@ def simulate(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds to train.")],
     clients: Annotated[str, typer.Option(help="Name in that file: list, mapping, source or function.")] = "clients",
     cohort: Annotated[int | None, typer.Option(min=1, help="Clients of a round; without it all.")] = None,
+    selection: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name in that file of what chooses a round's clients.")
+    ] = None,
+    population: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name in that file of a Population: rounds in virtual time."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random in the run.")] = 0,
     trainer: Annotated[str, typer.Option(help="auto, loop, vmapped, graph or compiled.")] = "auto",
     workers: Annotated[str, typer.Option(help='Processes that share a round, or "ray".')] = "1",
@@ -38,14 +45,18 @@ def simulate(
         import shoal
         from shoal.agent.code import load_attribute, load_task
         from shoal.core.tree import pieces
-        from shoal.store.durable import write_durably
+        from shoal.store.durable import check_place, write_durably
 
     file = code.rpartition(":")[0] or code
+    if save is not None:
+        check_place(save)
     run = shoal.simulate(
         load_task(code, 1),
         load_attribute(f"{file}:{clients}"),
         rounds=rounds,
         cohort=cohort,
+        selection=None if selection is None else load_attribute(f"{file}:{selection}"),
+        population=None if population is None else load_attribute(f"{file}:{population}"),
         seed=seed,
         trainer=trainer,
         workers=int(workers) if workers.isdigit() else workers,  # type: ignore[arg-type]

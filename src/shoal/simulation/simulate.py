@@ -24,6 +24,7 @@ from shoal.simulation.selection import Selection, Uniform
 from shoal.simulation.trainers import Choice, choose, make_trainer
 from shoal.simulation.virtual import VirtualRounds
 from shoal.simulation.workers import Processes
+from shoal.store.durable import check_place
 from shoal.tracking.tracker import Tracker
 from shoal.train.data import client_data
 from shoal.train.device import torch_device
@@ -77,6 +78,8 @@ def simulate(
     can be seen. A client whose loss or update is NaN or infinite is kept out of its round: see `run.failures`.
     """
     _check_workers(workers, device, ray_address)
+    if checkpoint is not None:
+        check_place(Path(checkpoint))
     torch_device(device)
     source = source_of(clients)
     if population is None and task.strategy.buffered is not None:

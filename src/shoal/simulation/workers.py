@@ -5,6 +5,7 @@ chunks, the longest first, whoever is free taking the next; sums are exact, so t
 """
 
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
@@ -20,6 +21,9 @@ from shoal.core.errors import ConfigurationError, ShoalError, TaskError
 from shoal.core.task import LocalPlan, TaskSpec
 from shoal.core.tree import Array, Tree
 from shoal.simulation.crew import Alone, Chunk, Part, merged
+
+END_SECONDS = 10.0
+"""How long a worker that is to end may take for the chunk that it trains."""
 
 
 class Processes:
@@ -66,6 +70,8 @@ class Processes:
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
+            process.join(END_SECONDS)
+            process.kill()
             process.join()
         self._params = {}
         self._memory.close()
@@ -101,6 +107,7 @@ def _received(pipe: Connection) -> Part | None:
 
 
 def _work(pipe: Connection, inherited: Sequence[Connection], hire: Callable[[], Alone], params: Tree) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the whole group's; who started this one ends it
     for end in inherited:  # a pipe ends when its last holder closes it
         end.close()
     torch.set_num_threads(1)  # a forked process must not use the threads of its parent

@@ -5,10 +5,23 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from shoal.core.errors import StorageFull
+from shoal.core.errors import ConfigurationError, StorageFull
 
 PARTIAL = ".partial"
 """How the names of files end that were not finished; whoever finds one after a crash may remove it."""
+
+
+def check_place(path: Path) -> None:
+    """Make the folder of a file that is to be written. Raises ConfigurationError where it cannot be."""
+    why = "it is a folder" if path.is_dir() else ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            why = f"you may not write to {path.parent}"
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}"
+    if why:
+        raise ConfigurationError(f"{path} cannot be written: {why}", "give the name of a file in a folder of yours")
 
 
 def write_durably(path: Path, pieces: Iterable[bytes | memoryview], mode: int = 0o644) -> None:
