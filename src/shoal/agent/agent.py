@@ -36,7 +36,7 @@ from shoal.core.errors import (
 )
 from shoal.core.tree import digest_and_size, pieces
 from shoal.core.types import Assignment
-from shoal.wire import receipts
+from shoal.wire import receipts, tracing
 from shoal.wire.backoff import Backoff, transient
 from shoal.wire.codec import frame, join_trees
 from shoal.wire.http import Connection
@@ -201,18 +201,23 @@ class Agent:
         self._pin()
         for assignment in self._home.reports():
             self._deliver(assignment)
-        started = time.monotonic()
+        started, began = time.monotonic(), tracing.now()
         reply = self._check_in()
         self.told = reply.versions
         if reply.assignment is not None:
             self._lease.begin(reply.assignment, reply.lease, stop)
-            return self._carry_out(reply.assignment)
+            with tracing.part(self._round(reply.assignment), "take part", began, device=self._identity.name):
+                tracing.past("check-in", began)
+                return self._carry_out(reply.assignment)
         self._backoff.reset()
         if not self._participant.ready:
             self._participant.load()
             return 0.0
         # a call that was held has waited already
         return max(0.0, reply.retry_after - (time.monotonic() - started))
+
+    def _round(self, assignment: Assignment) -> tracing.Round:
+        return tracing.Round(self._identity.coordinator_key, assignment.task, assignment.round)
 
     def _enrol(self) -> None:
         request = EnrolRequest(self._identity.name, self._key.public, key_type=self._key.kind)
@@ -281,7 +286,8 @@ class Agent:
     def _deliver(self, assignment: str) -> None:
         """Send a durable report until it has its receipt, or a final answer that it will get none."""
         try:
-            receipt = send_report(self._connection, assignment, self._home.report(assignment), self._parts)
+            with tracing.span("report", assignment=assignment):
+                receipt = send_report(self._connection, assignment, self._home.report(assignment), self._parts)
             receipts.check(self._identity.coordinator_key, receipt)
             self._home.keep_receipt(receipt)
             self._home.states.settle(assignment, counted=True)

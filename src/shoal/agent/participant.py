@@ -19,6 +19,7 @@ from shoal.core.subject import AGAINST, Subject
 from shoal.core.task import TaskSpec
 from shoal.core.tree import Tree
 from shoal.core.types import Assignment
+from shoal.wire import tracing
 from shoal.wire.http import Connection
 from shoal.wire.models import FileTree, fetch_tree, file_size, open_tree
 
@@ -124,7 +125,9 @@ class Participant:
         if spec.kind in ("histogram", "quantiles"):
             return count(assignment, spec, params, self._data)
         training = self._training(assignment.task, spec)
-        update = training.train(assignment, params, fetch_shared(self._connection, assignment, spec))
+        shared = fetch_shared(self._connection, assignment, spec)
+        with tracing.span("train"):
+            update = training.train(assignment, params, shared)
         return trained(assignment, update, training.rows, self._introduction(assignment.task, training))
 
     def _evaluated(self, assignment: Assignment, spec: TaskSpec, asked: Subject, held: int) -> Result:

@@ -22,6 +22,7 @@ from shoal.core.subject import AGAINST, Subject
 from shoal.core.task import LocalPlan, TaskSpec
 from shoal.core.tree import Array, Tree
 from shoal.core.types import Assignment
+from shoal.wire import tracing
 from shoal.wire.http import Connection
 from shoal.wire.models import fetch_tree
 
@@ -92,7 +93,8 @@ class TakingPart:
         lesson = Lesson(assignment.device, rows, assignment.seed, assignment.id)
         shared = fetch_shared(self.connection, assignment, spec)
         plan, own = spec.local, self._own(assignment.task, spec.local)
-        update, kept = self._learner.take_part(params, shared, own, plan, assignment.round, lesson, self._progress)
+        with tracing.span("train"):
+            update, kept = self._learner.take_part(params, shared, own, plan, assignment.round, lesson, self._progress)
         self._keep(assignment, plan, kept)
         return described(assignment, update, count)
 

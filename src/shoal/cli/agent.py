@@ -131,6 +131,7 @@ def take_part(
         from shoal.agent.policy import Policy
         from shoal.agent.sealed import Seal
         from shoal.agent.settings import LocalSettings
+        from shoal.wire import tracing
 
     if code is not None:
         need_torch()
@@ -164,7 +165,8 @@ def take_part(
             ca=ca,
             say=(lambda line: print_json({"said": line})) if as_json else typer.echo,
         )
-        participant.run(threading.Event())
+        with tracing.as_environment_says("shoal-agent"):
+            participant.run(threading.Event())
 
 
 def _check_device(device: str) -> None:

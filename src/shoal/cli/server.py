@@ -107,6 +107,7 @@ def serve_(
         from shoal.cli.logs import log_to_stderr
         from shoal.server.limits import Limits
         from shoal.server.serve import serve
+        from shoal.wire import tracing
         from shoal.wire.lock import Lock
 
     log_to_stderr(as_json)
@@ -117,21 +118,22 @@ def serve_(
     announce: Announce = print_json if as_json else _announce
     if token_file is not None:
         announce = _keeping(token_file.expanduser(), announce)
-    serve(
-        home.expanduser(),
-        host,
-        port,
-        announce=announce,
-        page=page,
-        web_runtime=web_runtime,
-        origins=allow_origin or (),
-        limits=Limits(keep_versions, quota, reserve),
-        metrics_public=metrics_public,
-        approval=approval,
-        lock=Lock(cert, key, insecure_http),
-        where=database,
-        standby=standby,
-    )
+    with tracing.as_environment_says("shoal-server"):
+        serve(
+            home.expanduser(),
+            host,
+            port,
+            announce=announce,
+            page=page,
+            web_runtime=web_runtime,
+            origins=allow_origin or (),
+            limits=Limits(keep_versions, quota, reserve),
+            metrics_public=metrics_public,
+            approval=approval,
+            lock=Lock(cert, key, insecure_http),
+            where=database,
+            standby=standby,
+        )
 
 
 def _keeping(path: Path, announce: "Announce") -> "Announce":

@@ -61,7 +61,7 @@ class Coordinator:
         self.arrivals = Arrivals()
         self.variants = Variants(variants, blobs)
         self.uploading = Uploading(uploads or MemoryUploads())
-        self.tasks = Tasks(self.storage, self.arrivals, self.bell, clock, self.metrics)
+        self.tasks = Tasks(self.storage, self.arrivals, self.bell, clock, self.metrics, self.key.public)
         self.devices = Devices(self.tasks, self.storage, self.identities, self.bell, clock)
         self.housekeeping = Housekeeping(
             self.storage, self.tasks, self.arrivals, self.identities, clock, limits, measured, self.variants

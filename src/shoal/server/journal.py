@@ -10,18 +10,22 @@ from shoal.rounds.effects import Abandon, Accept, Assign, Effect, End, Extend, F
 from shoal.rounds.events import Event, Rejected, Released, Reported
 from shoal.server.metrics import Metrics
 from shoal.server.tallies import Tallies
+from shoal.wire import tracing
 
 log = structlog.get_logger()
 
 
 class Journal:
-    """The log and the counters of one task. `task` is its id, `name` the bounded label of its counters."""
+    """The log and the counters of one task. `task` is its id, `name` the bounded label of its counters,
+    `key` the coordinator's."""
 
-    def __init__(self, metrics: Metrics, tallies: Tallies, task: str, name: str) -> None:
+    def __init__(self, metrics: Metrics, tallies: Tallies, task: str, name: str, key: str) -> None:
         self._metrics = metrics
         self._tallies = tallies
         self._name = name
         self._log = log.bind(task=task)
+        self._task = task
+        self._key = key
 
     def happened(self, round_: int, event: Event, effects: Sequence[Effect], changed: bool) -> None:
         """Take note of an event in round `round_`, of what it led to, and whether it changed anything."""
@@ -76,6 +80,10 @@ class Journal:
             self._log.warning(
                 "report refused", round=round_, device=event.device, code=effect.code, reason=effect.problem
             )
+
+    def round(self, number: int) -> tracing.Round:
+        """Return the round as traces know it."""
+        return tracing.Round(self._key, self._task, number)
 
     def combined(self, fold_seconds: float, commit_seconds: float) -> None:
         """Count how long a round took to be combined, and until its version was durable."""

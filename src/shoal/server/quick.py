@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shoal.core.errors import ShoalError
 from shoal.server.admission import admitted
+from shoal.wire import tracing
 
 Endpoint = Callable[..., Awaitable[Response]]
 
@@ -89,7 +90,15 @@ class Quick:
         entry, parts = found
         try:
             admitted(request, entry.path)
+        except ShoalError as error:
+            await (await self._refused(request, error))(scope, receive, send)
+            return
+        with tracing.served(scope["headers"], scope["method"], entry.path):
+            await self._answer(request, entry, parts, send)
+
+    async def _answer(self, request: Request, entry: Entry, parts: Mapping[str, str], send: Send) -> None:
+        try:
             response = None if entry.endpoint is None else await entry.endpoint(request, **parts)
         except ShoalError as error:
             response = await self._refused(request, error)
-        await (response or self._app)(scope, receive, send)
+        await (response or self._app)(request.scope, request.receive, send)

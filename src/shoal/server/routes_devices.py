@@ -16,6 +16,7 @@ from shoal.server.storage import open_bytes
 from shoal.server.verify import largest_report
 from shoal.store.failpoints import reached
 from shoal.store.store import DeviceRecord
+from shoal.wire import tracing
 from shoal.wire.codec import MAX_HEAD, head_length, read_head
 from shoal.wire.messages import (
     CheckInReply,
@@ -33,8 +34,11 @@ async def check_in(request: Request) -> Response:
     """Offer to work: the answer is an assignment (the same one again on a repeat), or when to come back."""
     device = calling_device(request)
     asked = await greeting(request, CheckInRequest)
-    here = coordinator(request)
+    here, began = coordinator(request), tracing.now()
     answer, held = await here.devices.check_in(device, asked, still(request))
+    if (given := answer.assignment) is not None:
+        with tracing.part(tracing.Round(here.key.public, given.task, given.round), "assign", began, device=device.name):
+            pass
     (here.metrics.waiting if answer.assignment is None else here.metrics.assigned).inc()
     return reply(answer, held)
 

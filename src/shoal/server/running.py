@@ -18,6 +18,7 @@ from shoal.server.storage import Storage
 from shoal.store.events import decode_state, encode_state
 from shoal.store.failpoints import reached
 from shoal.store.store import Entry
+from shoal.wire import tracing
 
 FULL_DISK_SECONDS = 5.0
 """How long to wait before a fold is tried again when the store could not keep its result."""
@@ -171,18 +172,28 @@ class RunningTask:
 
     async def _fold(self, work: Fold, pause: float) -> None:
         await asyncio.sleep(pause)
-        started = time.perf_counter()
-        outcome = await self._outcome(work)
+        started, traced = time.perf_counter(), self._journal.round(work.round)
+        with tracing.part(traced, "fold", reports=len(work.contributions)):
+            outcome = await self._outcome(work)
         folded = time.perf_counter()
         reached("before_version")
         try:
-            await self.handle(outcome)
+            with tracing.part(traced, "commit"):
+                await self.handle(outcome)
         except (StoreError, Unavailable) as error:
             # the state was read again, with its fold still to do: that is taken up after a while
             log.error("round not kept", task=self.task, round=work.round, problem=error.problem)
             return
         self._journal.combined(folded - started, time.perf_counter() - started)
+        self._traced(traced)
         reached("after_version")
+
+    def _traced(self, of: tracing.Round) -> None:
+        for record in reversed(self.state.records):
+            if record.round == of.number:
+                seconds = record.selecting + record.collecting + record.committing
+                tracing.whole(of, seconds, reports=record.reported, outcome=record.outcome)
+                return
 
     async def _outcome(self, work: Fold) -> Committed | Failed:
         while True:

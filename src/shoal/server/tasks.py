@@ -32,13 +32,20 @@ class Tasks(Mapping[str, RunningTask]):
     """Every task of one home by its id, oldest first, and what people do with them."""
 
     def __init__(
-        self, storage: Storage, arrivals: Arrivals, bell: Line, clock: Callable[[], float], metrics: Metrics
+        self,
+        storage: Storage,
+        arrivals: Arrivals,
+        bell: Line,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        key: str,
     ) -> None:
         self._storage = storage
         self._arrivals = arrivals
         self._bell = bell
         self._clock = clock
         self._metrics = metrics
+        self._key = key
         self._running: dict[str, RunningTask] = {}
         self._newest: dict[str, RunningTask] = {}
         self._open: dict[str, RunningTask] = {}
@@ -78,7 +85,7 @@ class Tasks(Mapping[str, RunningTask]):
         self._running[task.task] = self._newest[task.state.spec.name] = task
 
     def _made(self, stream: str, epoch: int) -> RunningTask:
-        journal = Journal(self._metrics, self.tallies, stream, stream.rpartition("-")[0])
+        journal = Journal(self._metrics, self.tallies, stream, stream.rpartition("-")[0], self._key)
         self._summons[stream] = Summons(self._bell, self._clock)
         return RunningTask(stream, epoch, self._storage, self._clock, self.look, self.forget, journal)
 

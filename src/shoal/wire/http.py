@@ -14,6 +14,7 @@ import httpcore
 import httpx
 
 from shoal.core.errors import BadSignature, Unreachable
+from shoal.wire import tracing
 from shoal.wire.answers import address, bearer, read, refusal, seconds, whole
 from shoal.wire.digests import digest_field
 from shoal.wire.downloads import fields, pieces, resumed
@@ -251,7 +252,8 @@ class Connection:
 
         Raises BadRequest once the blob is longer than `most` bytes, Unreachable when nothing comes any more.
         """
-        return resumed(lambda at: self._from(digest, most, at), start)
+        with tracing.span("download", digest=digest):
+            yield from resumed(lambda at: self._from(digest, most, at), start)
 
     def events(self) -> Iterator[tuple[str, bytes]]:
         """Yield the coordinator's server-sent events, as (name, data), until it ends the stream.
@@ -275,7 +277,7 @@ class Connection:
             yield from self._pieces(digest, most, start, self._signed_anew("GET", path, EMPTY_DIGEST, error))
 
     def _pieces(self, digest: str, most: int, start: int, signed: dict[str, str]) -> Iterator[bytes]:
-        path, headers = f"/v1/blobs/{digest}", fields(digest, start) | signed
+        path, headers = f"/v1/blobs/{digest}", fields(digest, start) | signed | dict(tracing.carried())
         started = time.perf_counter()
         try:
             with self._client.stream("GET", path, headers=headers) as response:
@@ -316,6 +318,7 @@ class Connection:
     def _once(
         self, method: str, path: str, content: Content, headers: dict[str, str], wait: float
     ) -> tuple[httpx.Headers, bytes]:
+        headers = headers | dict(tracing.carried())
         started = time.perf_counter()
         held = 0.0
         timeout = httpx.Timeout(READ_SECONDS + wait, connect=CONNECT_SECONDS)
