@@ -134,9 +134,7 @@ def test_settings_for_other_programs_do_no_harm_without_the_package(monkeypatch,
 
 @pytest.mark.slow
 def test_nothing_is_imported_while_traces_are_off():
-    code = (
-        "import shoal.agent.agent, shoal.server.serve, sys; print([m for m in " + repr(EXTRA) + " if m in sys.modules])"
-    )
+    code = f"import shoal.agent.agent, shoal.server.serve, sys; print([m for m in {EXTRA} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,6 +1,7 @@
 """`shoal watch`, and how a followed run is shown."""
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +24,7 @@ Code = Annotated[
 ]
 Features = Annotated[int, typer.Option(min=1, help="Feature columns, for a function that asks for them.")]
 NARROWEST = 11
+UNBOUNDED = 1_000_000
 COSTS = ("training s", "network s", "up", "down")
 
 
@@ -83,7 +85,10 @@ def plain(version: "ModelVersion", test: Mapping[str, float]) -> dict[str, objec
 
 
 class Table:
-    """Rows of text under heads; the columns are the metrics that the first version has."""
+    """Rows of text under heads; the columns are the metrics that the first version has.
+
+    What does not fit the terminal goes on in a further line, of the heads as of the rows.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -111,8 +116,12 @@ class Table:
         self._print(heads)
 
     def _print(self, cells: Sequence[str]) -> None:
-        line = "".join(cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
-        self._stream.write(line + "\n")
+        lines, most = [""], shutil.get_terminal_size((UNBOUNDED, 0)).columns
+        for cell, width in zip(cells, self._widths, strict=True):
+            if lines[-1] and len(lines[-1]) + width > most:
+                lines.append(" " * self._widths[0])
+            lines[-1] += cell.rjust(width)
+        self._stream.write("\n".join(lines) + "\n")
         self._stream.flush()
 
 
