@@ -131,15 +131,16 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path):
 
 @pytest.mark.slow
 def test_mlflow_reads_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mlflow's own
-        tracker = shoal.tracking.MLflow("digits", uri=(tmp_path / "runs").as_uri())
+        tracker = shoal.tracking.MLflow("digits", uri=uri)
         run = simulated(tracker)
-        simulated(shoal.tracking.MLflow("digits", uri=(tmp_path / "runs").as_uri()), rounds=1)
+        simulated(shoal.tracking.MLflow("digits", uri=uri), rounds=1)
         from mlflow.tracking import MlflowClient
 
-        client = MlflowClient((tmp_path / "runs").as_uri())
+        client = MlflowClient(uri)
         kept = client.get_run(tracker.run)
         assert (kept.info.run_name, kept.info.status) == (run.spec.name, "FINISHED")
         assert (kept.data.params["seed"], kept.data.params["local.lr"]) == ("4", "0.05")
