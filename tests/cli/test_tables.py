@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from shoal.cli.main import app
+from shoal.cli.output import print_table
 from shoal.cli.watch import Table
 from shoal.core.types import Costs, ModelVersion
 
@@ -38,6 +39,21 @@ def test_a_table_folds_to_the_width(columns, monkeypatch):
     shown = CliRunner().invoke(app, ["strategies"]).stdout
     assert max(map(len, shown.splitlines())) <= columns
     assert "fedavg" in shown
+
+
+def test_a_table_of_many_columns_becomes_a_list_in_a_narrow_terminal(monkeypatch, capsys):
+    heads = ("version", "digest", "parent", "reports", "metrics", "made", "standing", "notes")
+    row = (12, "ab" * 32, "cd" * 32, 3, "loss 0.25", "2026-01-05 09:30:01", "serving", "")
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(heads, [row, row])
+    narrow = capsys.readouterr().out
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert narrow.splitlines()[0].split() == ["version", "12"]
+    assert narrow.count("standing") == 2
+    assert "2026-01-05 09:30:01" in narrow
+    monkeypatch.setenv("COLUMNS", "200")
+    print_table(heads, [row, row])
+    assert capsys.readouterr().out.count("standing") == 1
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(40, 3), (200, 1)])
