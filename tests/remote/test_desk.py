@@ -81,3 +81,23 @@ def test_a_policy_that_is_wrong_is_refused_at_the_start(tmp_path):
     (tmp_path / "policy.toml").write_text("[[grant]]\nperson='a'\ndata='b'\nmok=true\n")
     told = shoal_("worker", "--policy", tmp_path / "policy.toml", "--home", tmp_path, code=1)
     assert "mok" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--policy", "person.toml"], "dave"),
+        (["--policy", "data.toml"], "boston"),
+        (["--person", "../carol"], "a person named"),
+    ],
+)
+def test_who_or_what_is_not_there_is_said_at_the_start(tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "houses.csv").write_text("rooms,age\n6,65\n")
+    (tmp_path / "person.toml").write_text("[[grant]]\nperson='dave'\ndata='houses'\n")
+    (tmp_path / "data.toml").write_text("[[grant]]\nperson='*'\ndata='boston'\n")
+    assert said in shoal_("worker", "--data", "houses.csv", "--home", tmp_path, *options, code=1)
+
+
+def test_a_home_is_of_one_worker(bob, home):
+    assert "in use by another worker" in shoal_("worker", "--home", home, "--port", 0, code=1)

@@ -6,6 +6,7 @@ import torch
 
 from shoal.core.errors import ConfigurationError, DataError, SchemaMismatch
 from shoal.remote import owned
+from shoal.remote.catalogue import Catalogue
 
 ROWS = "rooms,age,price\n6,65,24\n6.4,78,21\n7.1,61,34\n"
 
@@ -51,6 +52,20 @@ def test_what_is_wrong_is_said(file, text, error, said):
     file.with_suffix(".toml").write_text(text)
     with pytest.raises(error, match=said):
         owned.read(file)
+
+
+def test_what_is_no_number_is_in_no_range(tmp_path):
+    table = owned.Table(("a",), np.array([[1.0], [np.nan]]))
+    with pytest.raises(SchemaMismatch, match="1 of 2 rows"):
+        owned._check(tmp_path, table, {"a": owned.Range(0, 2)})
+
+
+def test_two_files_of_one_name_are_refused(file, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / file.name
+    other.write_text(ROWS)
+    with pytest.raises(ConfigurationError, match="two of one name"):
+        Catalogue([owned.read(file), owned.read(other)])
 
 
 def test_mock_rows_are_made_of_the_schema_alone(tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import shoal
-from shoal.core.errors import ConfigurationError, CorruptStore, NotPermitted, OverLimit, RemoteFailure
+from shoal.core.errors import ConfigurationError, CorruptStore, NotPermitted, OverLimit, RemoteFailure, StorageFull
 from shoal.remote import requests
 from shoal.remote.audit import Audit
 from shoal.remote.catalogue import DataSet, Range
@@ -311,6 +311,28 @@ def test_mock_rows_want_a_grant():
     assert events(worker) == ["released"]
 
 
+@pytest.mark.parametrize("size", [4, 100_000], ids=["small", "in pieces"])
+def test_a_tensor_moves_where_both_owners_let_it(size):
+    alice, carol = shoal.VirtualWorker("alice"), shoal.VirtualWorker("carol", policy=Policy(largest=size * 4 - 1))
+    worker = bob()
+    mine = worker.send(torch.ones(size))
+    assert torch.equal(mine.move(alice).get(), torch.ones(size))
+    with pytest.raises(NotPermitted, match="its owner lets in"):
+        mine.move(carol).get()
+    assert events(carol) == ["refused"]
+    assert events(alice) == []
+    with pytest.raises(NotPermitted, match="houses"):
+        worker.open("houses").move(alice)
+    assert events(worker) == ["refused"]
+
+
+def test_a_row_that_is_no_number_moves_no_sum_further_than_its_range():
+    data = houses()
+    data.arrays["data"][3] = float("nan")
+    worker = shoal.VirtualWorker("bob", data=[data], policy=granting(epsilon=1e6))
+    assert (worker.aggregate("houses", "sum", epsilon=1e3).abs() <= ROWS + 1).all()
+
+
 # ---- failures
 
 
@@ -374,6 +396,35 @@ def test_requests_are_few_and_their_ids_tell_nothing(tmp_path, monkeypatch):
     assert [queue.file(made).id, queue.file(made).id] == ["carol-1", "carol-2"]
     with pytest.raises(OverLimit, match="2 requests"):
         queue.file(made)
+    (tmp_path / "carol-1.json").unlink()
+    assert queue.file(made).id == "carol-3"  # never the number of another
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.glob("*.json")} == {"0o600"}
+
+
+def test_a_reason_says_nothing_to_a_terminal():
+    worker = bob()
+    with pytest.raises(NotPermitted):
+        worker.open("houses").get(reason="please\x1b[2J\nstate: approved")
+    [request] = worker.desk.requests
+    assert request.reason == "please [2J state: approved"
+
+
+def test_nothing_leaves_that_cannot_be_logged(tmp_path, monkeypatch):
+    worker = bob(granting(mock=True, epsilon=2.0), tmp_path)
+    worker.mock("houses")
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", _full)
+        with pytest.raises(StorageFull):
+            worker.mock("houses")
+        with pytest.raises(StorageFull):
+            worker.aggregate("houses", epsilon=1.0)
+    assert events(worker) == ["released"]
+    worker.aggregate("houses", epsilon=2.0)  # what was refused for want of room was not spent
+    assert events(worker) == ["released"] * 2
+
+
+def _full(_: int) -> None:
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 import signal
 import socket
 import stat
@@ -144,6 +145,24 @@ def test_a_session_whose_lease_is_over_says_so(worker_process):
         session._channel._connection.socket.shutdown(socket.SHUT_RDWR)
         with pytest.raises(SessionLost, match="its tensors were freed"):
             x.get()
+
+
+def test_a_worker_that_was_started_anew_says_that_it_has_nothing(tmp_path):
+    options = ("--token-file", tmp_path / "tokens", "--home", tmp_path / "home")
+    first = start(*options)
+    token = json.loads((tmp_path / "tokens").read_text())["researcher"]
+    bob = shoal.connect(first.url, token=token)
+    x = bob.send(torch.ones(3))
+    bob.sync()
+    first.end()
+    second = start(*options, "--port", first.url.rpartition(":")[2])
+    try:
+        with pytest.raises(SessionLost, match="connect again and send them anew"):
+            x.get()
+        with shoal.connect(second.url, token=token) as again:
+            assert again.send(torch.ones(3)).sum().item() == 3
+    finally:
+        second.end()
 
 
 def unreachable_for(dial, seconds):

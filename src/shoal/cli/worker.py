@@ -1,5 +1,6 @@
 """`shoal worker`."""
 
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -91,6 +92,7 @@ def worker(
         from shoal.cli.logs import log_to_stderr
         from shoal.remote import owned
         from shoal.remote.catalogue import Catalogue
+        from shoal.remote.home import held
         from shoal.remote.host import Host as WorkerHost
         from shoal.remote.host import Tokens
         from shoal.remote.limits import Limits
@@ -108,15 +110,28 @@ def worker(
     lock.check(host)
     catalogue = Catalogue([owned.read(path.expanduser(), target) for path in data or ()])
     granted = Policy() if policy is None else read_policy(policy.expanduser())
-    desk = Desk.at((home or Path(f"~/.shoal/worker-{name}")).expanduser(), granted)
-    with listen(host, port) as listener:
-        tokens, fresh = _tokens(person or ["researcher"], token_file)
+    people = person or ["researcher"]
+    _check_names(people)
+    granted.check(people, catalogue.names)
+    folder = (home or Path(f"~/.shoal/worker-{name}")).expanduser()
+    desk = Desk.at(folder, granted)
+    with held(folder), listen(host, port) as listener:
+        tokens, fresh = _tokens(people, token_file)
         told: dict[str, object] = {"url": address(lock.scheme, listener), "name": name}
         told["tokens"] = tokens if fresh and token_file is None else None
         told["fingerprint"] = lock.fingerprint()
         limits = Limits(bytes=memory, seconds=hours * 3600, clients=clients, lease=lease)
         served = WorkerHost(name, Tokens(tokens), catalogue, limits, desk.rules)
         run(served, listener, lock.context(), lambda: print_json(told) if as_json else _announce(told, token_file))
+
+
+def _check_names(people: list[str]) -> None:
+    """Raise ConfigurationError for a name that would not do in the name of a file, or on a terminal."""
+    for each in people:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", each):
+            raise ConfigurationError(
+                f"a person named {each!r}", "use up to 64 letters, digits and . _ @ -, with a letter or digit first"
+            )
 
 
 def _tokens(people: list[str], file: Path | None) -> tuple[dict[str, str], bool]:

@@ -49,7 +49,8 @@ def _noisy(values: torch.Tensor, ranges: list[Range], asked: Aggregate) -> torch
 
 def _column(values: np.ndarray, allowed: Range, epsilon: float, drawing: np.random.Generator) -> float:
     step = (allowed.high - allowed.low) / GRID
-    steps = np.rint((np.clip(values, allowed.low, allowed.high) - allowed.low) / step).astype(np.int64)
+    known = np.nan_to_num(values, nan=allowed.low)  # or one row could move the sum by more than its range
+    steps = np.rint((np.clip(known, allowed.low, allowed.high) - allowed.low) / step).astype(np.int64)
     stop = -math.expm1(-epsilon / GRID)  # a replaced row moves the sum by at most GRID steps
     noise = int(drawing.geometric(stop)) - int(drawing.geometric(stop))
     return (int(steps.sum()) + noise) * step + allowed.low * len(values)

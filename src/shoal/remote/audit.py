@@ -5,15 +5,17 @@ canonical form), so that no line can be changed, taken out or put in without bre
 the file can cut off its end: the newest digest, kept elsewhere, shows that too.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from shoal.core.errors import CorruptStore
+from shoal.core.errors import CorruptStore, StorageFull
 
 START = "0" * 64
 
@@ -26,18 +28,16 @@ class Audit:
         self._lines: list[dict[str, Any]] = []
 
     def write(self, at: float, event: str, **facts: Any) -> str:
-        """Add a line, durable before this returns; return its digest."""
+        """Add a line, durable before this returns; return its digest. Raises StorageFull; the log is then as before."""
         if self._path is None:
             line = _chained(self._lines[-1] if self._lines else None, at, event, facts)
             self._lines.append(line)
             return str(line["digest"])
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._path.open("ab+") as file:
+        with self._path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
             line = _chained(_last(file), at, event, facts)
-            file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            _append(file, json.dumps(line, sort_keys=True).encode() + b"\n")
         os.chmod(self._path, 0o600)
         return str(line["digest"])
 
@@ -68,12 +68,23 @@ class Audit:
                 yield line if isinstance(line, dict) else {}
 
 
-def _last(file: BinaryIO) -> dict[str, Any] | None:
+def _append(file: FileIO, line: bytes) -> None:
+    size = file.seek(0, os.SEEK_END)
+    try:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except OSError as error:
+        file.truncate(size)  # half a line would end the chain
+        raise StorageFull(f"the audit log was not written: {error.strerror}", "free space on that disk") from error
+
+
+def _last(file: FileIO) -> dict[str, Any] | None:
     size = file.seek(0, os.SEEK_END)
     length = 4096
     while size:
         file.seek(max(0, size - length))
-        whole = file.read(length).rstrip(b"\n").rpartition(b"\n")
+        whole = (file.read(length) or b"").rstrip(b"\n").rpartition(b"\n")
         if whole[1] or length >= size:
             try:
                 found = json.loads(whole[2])

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 import torch
 
-from shoal.core.errors import DataError, NotFound
+from shoal.core.errors import ConfigurationError, DataError, NotFound
 from shoal.data import Table
 from shoal.remote.frames import NAMES
 from shoal.remote.labels import Label
@@ -116,6 +116,14 @@ class Catalogue:
 
     def __init__(self, sets: Sequence[DataSet] = ()) -> None:
         self._sets = {each.name: each for each in sets}
+        if len(self._sets) < len(sets):
+            names = sorted(each.name for each in sets)
+            raise ConfigurationError(f"data sets {names}, two of one name", "rename a file: it names its data set")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all."""
+        return sorted(self._sets)
 
     def entries(self, tags: Sequence[str] = ()) -> list[Entry]:
         """Return the data sets that have all these tags."""

@@ -62,7 +62,7 @@ class Executor:
             elif what == frames.RUN:
                 self._repeat(self._programs[step[1]], step[2], step[3])
             elif what == frames.PUT:
-                self.put(step[1], tensor(step[2], step[3], step[4]))
+                self._brought(step[1], tensor(step[2], step[3], step[4]))
             elif what == frames.SEED:
                 self.randomness.seed(step[1])
             else:
@@ -75,6 +75,14 @@ class Executor:
             ValueError,
         ) as error:  # not what a client of ours sends
             raise BadRequest("a step of a form that is not known", "use the same version on both sides") from error
+
+    def _brought(self, ident: int, sent: torch.Tensor) -> None:
+        try:
+            self._gate.accept(sent.nbytes)
+        except NotPermitted as error:
+            self.objects.poison(ident, failures.of(error))
+        else:
+            self.put(ident, sent)
 
     def put(self, ident: int, sent: torch.Tensor, label: Label = OWN, source: Source | None = None) -> None:
         """Keep a tensor that came from outside."""

@@ -80,6 +80,10 @@ class Gate(Protocol):
         """Raise NotPermitted where this operator may not run on data of this label; `tells_values` in a shape."""
         ...
 
+    def accept(self, nbytes: int) -> None:
+        """Raise NotPermitted where a client may not bring a tensor of so many bytes."""
+        ...
+
     def release(self, asked: Release) -> torch.Tensor:
         """Return what may leave of this. Raises NotPermitted."""
         ...

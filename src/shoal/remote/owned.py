@@ -66,7 +66,7 @@ def _said(path: Path) -> Said:
 def _check(path: Path, table: Table, ranges: Columns) -> None:
     for name, allowed in ranges.items():
         values = table.target(name)
-        wrong = int(((values < allowed.low) | (values > allowed.high)).sum())
+        wrong = int((~((values >= allowed.low) & (values <= allowed.high))).sum())  # what is no number is wrong too
         if wrong:
             raise SchemaMismatch(
                 f"{path}: {wrong} of {len(values)} rows have a {name!r} outside {allowed.low:g} to {allowed.high:g}",

@@ -19,6 +19,7 @@ times = 5
 state = true              # also gradients, moments and running statistics, which may show the last batch
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -79,11 +80,12 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that an owner grants; without a grant nothing leaves. `failures` is how many errors on private data a person
-    may cause, each of which ends a session.
+    may cause, each of which ends a session; `largest` how many bytes one tensor may have that a person brings.
     """
 
     grant: tuple[Grant, ...] = ()
     failures: int = 20
+    largest: int | None = None
 
     def of(self, person: str, data: str) -> list[Grant]:
         """Return the grants about a person and a data set."""
@@ -92,6 +94,16 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def mock(self, person: str, data: str) -> bool:
         """Whether a person may have made-up rows."""
         return any(grant.mock for grant in self.of(person, data))
+
+    def check(self, people: Collection[str], data: Collection[str]) -> None:
+        """Raise ConfigurationError for a grant to somebody who has no token, or of a data set that is not here."""
+        for grant in self.grant:
+            for what, name, known in (("person", grant.person, people), ("data", grant.data, data)):
+                if name != ANY and name not in known:
+                    raise ConfigurationError(
+                        f"a grant for {what} {name!r}, which this worker does not have",
+                        f"use one of {', '.join(sorted(known)) or 'none: there is no --data'}, or {ANY!r} for all",
+                    )
 
     def epsilon(self, person: str, data: str) -> float:
         """Return what noisy aggregates may spend for a person and a data set, in all."""

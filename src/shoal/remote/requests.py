@@ -65,7 +65,8 @@ class Requests:
             waiting = sum(each.state == "waiting" for each in theirs)
             if waiting >= MOST:
                 raise OverLimit(f"{waiting} requests of {request.person!r} wait", "wait until the owner has seen some")
-            request = msgspec.structs.replace(request, id=f"{request.person}-{len(theirs) + 1}")
+            last = max((int(each.id.rpartition("-")[2]) for each in theirs), default=0)
+            request = msgspec.structs.replace(request, id=f"{request.person}-{last + 1}")
         self._write(request)
         return request
 

@@ -12,7 +12,7 @@ import torch
 
 from shoal.core.errors import NotPermitted
 from shoal.remote.audit import Audit
-from shoal.remote.labels import Aggregate, Label, Release, names
+from shoal.remote.labels import OWN, Aggregate, Label, Release, names
 from shoal.remote.ledger import Ledger
 from shoal.remote.operators import Operator
 from shoal.remote.policy import Policy
@@ -62,6 +62,14 @@ class Rules:
         raise NotPermitted(
             f"{what}: the shape of its result would show values", "use torch.where or a product with a mask"
         )
+
+    def accept(self, nbytes: int) -> None:
+        """Refuse what is larger than the policy lets a client bring, from here or from another worker."""
+        most = self._desk.policy.largest
+        if most is None or nbytes <= most:
+            return
+        self._log("refused", OWN, what=f"to bring a tensor of {nbytes} bytes")
+        raise NotPermitted(f"to bring a tensor of {nbytes} bytes", f"its owner lets in {most} bytes at once")
 
     def release(self, asked: Release) -> torch.Tensor:
         """Return what may leave: one's own, what a grant covers, or what the owner approved. Raises NotPermitted."""
@@ -199,7 +207,7 @@ class Rules:
             key,
             tuple(sorted(asked.label.sources)),
             str(asked),
-            (asked.reason or "")[:REASON_LETTERS],
+            _printable(asked.reason or "")[:REASON_LETTERS],
             "" if origin is None else origin.text,
             () if origin is None else origin.inputs,
             0 if lineage is None else lineage.steps,
@@ -255,6 +263,11 @@ def _subject(asked: Release) -> tuple[Kind, str]:
     if made is not None:
         return "program", made.key
     return "value", value_key(asked.tensor)
+
+
+def _printable(text: str) -> str:
+    """Return a text without what a terminal would take for commands."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _fewest(lineage: Lineage, label: Label) -> int:

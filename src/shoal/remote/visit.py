@@ -13,7 +13,7 @@ import msgspec
 import structlog
 import torch
 
-from shoal.core.errors import BadRequest, OverLimit, RemoteFailure, ShoalError
+from shoal.core.errors import BadRequest, NotPermitted, OverLimit, RemoteFailure, ShoalError
 from shoal.remote import failures, frames
 from shoal.remote.aggregating import prepared
 from shoal.remote.arriving import Arriving, raw
@@ -140,8 +140,9 @@ class Visit:
 
     def _begin(self, put: Put) -> None:
         try:
+            self._gate.accept(put.size)
             self.executor.objects.reserve(put.size)
-        except OverLimit as error:
+        except (NotPermitted, OverLimit) as error:
             self.executor.objects.poison(put.ident, failures.of(error))
             self._arriving = Arriving(put, ident=put.ident, keep=False)
         else:
