@@ -88,7 +88,7 @@ def test_a_tab_that_is_loaded_anew_while_it_trains_counts_once(server, browser, 
     page.close()
 
 
-def test_training_leaves_the_page_smooth_and_stops_at_a_signal(server, browser):
+def test_training_leaves_the_page_smooth_and_stops_at_a_signal(server, browser, rounds):
     page = user(browser, server, "cleo", "rounds")
     script = f"""
         {OBSERVE}
