@@ -92,4 +92,11 @@ class Terminals:
     def _environment(folder: Path) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-        return {**kept, "PATH": path, "HOME": str(folder), "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+        return {
+            **kept,
+            "PATH": path,
+            "HOME": str(folder),
+            "PYTHONUNBUFFERED": "1",
+            "COLUMNS": "160",
+            "OMP_NUM_THREADS": "1",
+        }

@@ -4,15 +4,11 @@ The environment is made by `pip install shoal[onnx]` from the wheel, once for ea
 built and installed anew when the sources changed.
 """
 
-import fcntl
 import json
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +19,10 @@ from torch import nn
 import shoal
 from shoal.data import Table, write_csv
 from shoal.testing.server_process import ServerProcess
-from tests.wheels import wheel
+from tests.without_torch import without_torch
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
 
-TOP = Path(__file__).parents[2]
 NAMES = ("a", "b", "c")
 SLOPE = np.float32([1.0, -2.0, 3.0])
 
@@ -63,32 +58,7 @@ print(json.dumps(told))
 @pytest.fixture(scope="module")
 def python() -> Path:
     """Return the interpreter of an environment with the wheel of these sources and what `shoal[onnx]` asks for."""
-    asked = (TOP / "pyproject.toml").read_bytes() + (TOP / "constraints.txt").read_bytes() + sys.version.encode()
-    place = TOP / ".pytest_cache" / "without-torch" / sha256(asked).hexdigest()[:16]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made, sources = place / "made", sources_digest()
-        if not made.exists():
-            shutil.rmtree(place, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", str(place)], check=True, timeout=120)
-        if not made.exists() or made.read_text() != sources:
-            shutil.rmtree(place / "wheel", ignore_errors=True)
-            built = wheel(TOP, place / "wheel")
-            again = ["--force-reinstall", "--no-deps"] if made.exists() else []
-            install = ["-m", "pip", "install", "-q", "-c", str(TOP / "constraints.txt"), *again, f"{built}[onnx]"]
-            subprocess.run([str(place / "bin/python"), *install], check=True, timeout=480, env=environment())
-            made.write_text(sources)
-    return place / "bin/python"
-
-
-def sources_digest() -> str:
-    """Return a digest of what the wheel is built from."""
-    found = sha256()
-    for path in sorted((TOP / "src/shoal").rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            found.update(f"{path} {sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return found.hexdigest()
+    return without_torch()
 
 
 class Slope(nn.Module):
