@@ -9,6 +9,7 @@ import shoal
 from shoal.core.errors import BadRequest, NotPermitted, NotRecordable, RefusedOperator, SessionLost
 from shoal.remote import frames
 from shoal.remote.catalogue import DataSet
+from shoal.remote.operators import operator_named
 from shoal.remote.requests import Terms
 
 ROWS = 8
@@ -256,3 +257,43 @@ def test_a_shape_of_the_same_rows_is_another_program(client):
     client.approve(largest, times=9)
     deeper = client.call("aten.view.default", ref(private), [ROWS, 2, 1])
     client.refused(client.run(client.define(steps, [deeper], [made]), [deeper])[0])
+
+
+# ---- kernels that would read or write beyond
+
+
+FAR = torch.full((1, 1, 2, 2), 10**9)
+ONES, ONE = torch.ones(4, 400), torch.ones(1)
+BEYOND = {
+    "max_pool2d_with_indices_backward": (
+        ONE.reshape(1, 1, 1, 1).expand(1, 1, 2, 2).contiguous(),
+        torch.zeros(1, 1, 4, 4),
+        [2, 2],
+        [2, 2],
+        [0, 0],
+        [1, 1],
+        False,
+        FAR,
+    ),
+    "adaptive_max_pool2d_backward": (torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 4, 4), FAR),
+    "native_batch_norm": (ONES, ONE, ONE, ONE, ONE, False, 0.1, 1e-5),
+    "native_batch_norm_backward": (ONES, ONES, None, None, None, ONE, ONE, True, 1e-5, [True] * 3),
+    "_batch_norm_no_update": (ONES, None, None, ONE, ONE, 0.1, 1e-5),
+    "native_layer_norm_backward": (ONES, ONES, [400], ONE, ONE, torch.ones(400), torch.ones(400), [True] * 3),
+    "_weight_norm_interface_backward": (ONES, ONES, torch.ones(4, 1), ONE, 0),
+    "_log_softmax_backward_data": (torch.ones(2, 3), ONES, 1, torch.float32),
+}
+
+
+@pytest.mark.parametrize(("name", "args"), BEYOND.items(), ids=BEYOND)
+def test_a_kernel_that_trusts_its_arguments_is_not_called_with_wrong_ones(name, args):
+    with pytest.raises(ValueError, match="do not belong together"):
+        operator_named(f"aten.{name}.default").call(*args)
+
+
+@pytest.mark.parametrize("lists", [([ONES], [ONE], []), ([ONES], [], [])])
+def test_a_fused_optimizer_wants_a_gradient_of_each_shape(lists):
+    settings = {"weight_decay": 0.0, "momentum": 0.0, "lr": 0.1, "dampening": 0.0}
+    flags = {"nesterov": False, "maximize": False, "is_first_step": False}
+    with pytest.raises(ValueError, match="a fused optimizer"):
+        operator_named("aten._fused_sgd_.default").call(*lists, **settings, **flags)
