@@ -64,6 +64,8 @@ def test_rows_by_number_are_recorded():
 def test_elements_are_set_as_in_torch():
     worker, x = bob(), torch.ones(3, 4)
     mine = worker.send(x.clone())
+    other = bob().send(torch.ones(2))  # the last that was worked at is another worker
+    assert other.sum().item() == 2
     for tensor in (x, mine):
         tensor[0] = 0
         tensor[:, 1] = 2.5

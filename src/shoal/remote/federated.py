@@ -119,7 +119,7 @@ class FederatedDataLoader:
         rows = len(shards[0])
         if not self._shuffle:
             for start in self._places(rows):
-                yield tuple(shard[start : start + self._size] for shard in shards)  # type: ignore[misc]
+                yield tuple(shard[start : start + self._size] for shard in shards)
             return
         worker = shards[0].location
         order = worker.send(torch.randperm(rows, generator=self._generator))

@@ -131,6 +131,14 @@ class RemoteTensor(torch.Tensor):
         """Fetch the values as a numpy array."""
         return self.get().numpy(force=force)
 
+    def __getitem__(self, index: Any) -> Any:
+        with places.at(self.location):  # numbers in a list become a tensor, made where this one is
+            return super().__getitem__(index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        with places.at(self.location):
+            super().__setitem__(index, value)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "RemoteTensor":
         copied = self.copy()
         if getattr(self, "_is_param", False):
