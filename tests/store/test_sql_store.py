@@ -3,10 +3,10 @@
 import sqlite3
 import sys
 import threading
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import StatementError
 
 from shoal.core.errors import ConfigurationError, CorruptStore, NewerDatabase, StorageFull, StoreError, StreamConflict
@@ -281,3 +281,22 @@ def test_closing_does_not_wait_for_ever(make_store, monkeypatch):
     go.set()
     monkeypatch.setattr(sql, "PATIENCE", 30.0)
     store.close()
+
+
+def test_closing_waits_for_those_who_read(tmp_path):
+    store, reading, go = SqlStore(tmp_path / "store.db"), threading.Event(), threading.Event()
+
+    def read(connection: Connection) -> int:
+        reading.set()
+        assert go.wait(30)
+        return connection.exec_driver_sql("SELECT 1").scalar_one()
+
+    with ThreadPoolExecutor() as threads:
+        found = threads.submit(store._read, read)
+        assert reading.wait(30)
+        closing = threads.submit(store.close)
+        assert not closing.done()
+        go.set()
+        assert found.result(30) == 1
+        closing.result(30)
+    assert store._engine.pool.checkedout() == 0

@@ -4,6 +4,7 @@ What reads at the head of a stream and then writes has the database to itself: `
 writes so that one does at a time, in SQLite as in PostgreSQL.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ class SqlStore:
     def __init__(self, where: str | Path | Database, watch: Watch = lambda _: None, guard: Guard = unguarded) -> None:
         self.database = database(where) if isinstance(where, str | Path) else where
         self._engine = self.database.engine
+        self._readers = 0
+        self._reading = threading.Condition()
         try:
             with self._explained():
                 self.database.check()
@@ -165,14 +168,27 @@ class SqlStore:
     def close(self) -> None:
         """Finish what was submitted and close. Raises StoreError when that takes longer than 30 seconds."""
         self._writer.close(PATIENCE)
+        with self._reading:  # a connection that is in use now would stay open
+            self._reading.wait_for(lambda: self._readers == 0, PATIENCE)
         self._engine.dispose()
 
     def _write(self, write: Callable[[Connection], T]) -> T:
         return _awaited(self._writer.submit(write))
 
     def _read(self, read: Callable[[Connection], T]) -> T:
-        with self._explained(), self._engine.connect() as connection:
+        with self._counted(), self._explained(), self._engine.connect() as connection:
             return read(connection)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._reading:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._reading:
+                self._readers -= 1
+                self._reading.notify_all()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
