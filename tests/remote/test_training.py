@@ -1,6 +1,8 @@
 """A model trained at a worker is the model trained here, bit by bit."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -91,3 +93,27 @@ def test_the_owners_rows_do_not_change():
     assert bob.sync()["objects"] >= 0
     assert torch.equal(real, torch.ones(4, 3))
     assert not OWN.private
+
+
+LATE = """
+import torch
+from torch import nn
+model, x = nn.Linear(3, 1), torch.ones(4, 3)
+model(x).sum().backward()
+expected = model.weight.grad.clone()
+import shoal
+bob = shoal.VirtualWorker("bob")
+model.zero_grad()
+shoal.send(model, bob)
+model(bob.send(x)).sum().backward()
+assert torch.equal(model.weight.grad.get(), expected)
+with torch.autograd.set_multithreading_enabled(False):
+    [again, _] = torch.autograd.grad(model(bob.send(x)).sum(), list(model.parameters()))
+assert torch.equal(again.get(), expected)
+"""
+
+
+@pytest.mark.processes
+def test_a_process_that_computed_gradients_before_goes_on_at_a_worker():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

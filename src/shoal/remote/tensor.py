@@ -110,6 +110,15 @@ class RemoteTensor(torch.Tensor):
         description: str = self.__dict__.get("_description", "")
         return description
 
+    def backward(self, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients, as torch does, in the thread that asks.
+
+        The autograd engine has its threads from the first backward of the process on: one that was before this device
+        was known left none for it, and torch ends on an assertion of its own.
+        """
+        with torch.autograd.set_multithreading_enabled(False):
+            super().backward(*args, **kwargs)  # type: ignore[no-untyped-call]
+
     def get(self, reason: str | None = None) -> torch.Tensor:
         """Fetch the values. Raises NotPermitted where the owner's policy keeps them; `reason` files a request then."""
         return fetch(self, reason).requires_grad_(self.requires_grad)
