@@ -5,6 +5,7 @@ The million objects that importing torch makes stay for the whole run: no collec
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,13 @@ from shoal.testing.postgres import PostgresProcess, programs
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("quick")
+
+
+def pytest_configure() -> None:
+    """Hear the signals that a shell makes its background jobs ignore: programs that tests start inherit that."""
+    for each, heard in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(each) is signal.SIG_IGN:
+            signal.signal(each, heard)
 
 
 def pytest_collection_finish() -> None:

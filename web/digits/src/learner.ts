@@ -12,7 +12,7 @@ const SHOWN = 50;
 const STARTING_ROWS = 80;
 
 /** Rounds of training that one correction gets at most. */
-const TRIES = 3;
+const TRIES = 10;
 
 /** How often a browser without a drawing looks for a new version. */
 const WATCH_MS = 5000;
