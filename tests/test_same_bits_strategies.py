@@ -1,5 +1,6 @@
 """Strategies whose clients keep something: agents at a real coordinator make the versions that a simulation makes."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from tests.agent.federation import Federation
 # models this small lose time to a second thread
 torch.set_num_threads(1)
 
+SEEDING = threading.Lock()
+"""torch's generator is one for all threads, and agents make their models in threads of their own."""
+
 ROUNDS = 3
 NAMES = ("bob", "alice")
 STRATEGIES = [
@@ -34,7 +38,7 @@ STATELESS = ("fednova", "qfedavg")
 
 
 def task(strategy: Strategy, **changes: object) -> Task:
-    with torch.random.fork_rng(devices=[]):
+    with SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
     example = (-np.ones((4, 3), np.float32), -np.ones((4, 1), np.float32))

@@ -84,10 +84,12 @@ class Running:
     def __init__(self, agent: Agent) -> None:
         self._stop = threading.Event()
         self._raised: BaseException | None = None
+        self._threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, args=(agent,), daemon=True)
         self._thread.start()
 
     def _run(self, agent: Agent) -> None:
+        torch.set_num_threads(self._threads)  # a setting of each thread, on which the order of sums depends
         try:
             agent.run(self._stop)
         except BaseException as error:  # noqa: BLE001  (raised again in the test's thread)

@@ -89,6 +89,7 @@ def test_a_stream_begins_with_everything_and_goes_on_with_what_changed(monkeypat
 
 def test_who_may_read_no_longer_is_told_so_and_the_stream_ends(monkeypatch):
     monkeypatch.setattr(live, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(live, "BEAT_SECONDS", 0.05)
 
     async def body(here: Coordinator) -> None:
         sent: list[dict] = []
