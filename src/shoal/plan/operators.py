@@ -28,7 +28,7 @@ def read(name: str, data: bytes) -> onnx.ModelProto:
     """Parse one graph of a plan, every part of it checked against what a plan may hold. Raises PlanError."""
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:
+    except Exception as error:  # protobuf raises classes of its own, which differ between its implementations
         raise PlanError(f"graph {name!r} is no ONNX model: {error}", "export the plan again") from error
     for problem in _problems(model):
         raise PlanError(f"graph {name!r} {problem}", "export the task with shoal.plan.export; it makes no such graph")
